@@ -1,0 +1,24 @@
+"""Standard training: no defense, the point that every other row is measured from."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from advbench.defense import Defense, TrainState
+from advbench.losses import cross_entropy
+
+
+class Standard(Defense):
+    """min E[cross-entropy(f(x), y)]."""
+
+    name = "standard"
+    paper = "the baseline of Madry et al., ICLR 2018, arXiv 1706.06083"
+    adversarial: ClassVar[bool] = False
+
+    def passes(self) -> tuple[float, float]:
+        return 1, 1
+
+    def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(state.model(x), y).mean()

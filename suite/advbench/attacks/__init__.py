@@ -1,0 +1,1 @@
+"""Attacks, one a file: they propose candidates, `advbench.evaluate` alone decides what is broken."""

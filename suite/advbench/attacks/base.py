@@ -1,0 +1,58 @@
+"""What an attack is: hyper-parameters and one method that proposes candidates."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from advbench.seeds import BlockNoise
+from advbench.spec import Part
+from advbench.threat import Norm, Threat
+
+
+class Attack(Part):
+    """Base of all attacks. A subclass sets `name` and `paper` and writes `run`."""
+
+    paper: ClassVar[str]
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    everywhere: ClassVar[bool] = True
+    """Cheap enough to meet every correct example, broken or not, so that its score alone is known too."""
+    whole_block: ClassVar[bool] = False
+    """Must get its examples in one batch, because its random numbers belong to the batch."""
+
+    label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Its name in the scores; default: the attack's name."""
+    restarts: int = Field(default=1, ge=1, le=1000)
+    """Independent runs; an example stands only if it withstands every one."""
+
+    @property
+    def key(self) -> str:
+        return self.label or self.name
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether it needs the input gradient, so that a vanished gradient explains a failure."""
+        return True
+
+    def parts(self, classes: int) -> tuple[Attack, ...]:
+        """The rungs it stands for on a model with `classes` classes: itself, unless it is an ensemble."""
+        del classes
+        return (self,)
+
+    def protocol(self, classes: int) -> str:
+        """What a robust accuracy measured by it is called."""
+        del classes
+        return self.key
+
+    def alone(self) -> Attack:
+        """The attack as the `alone` scores run it."""
+        return self
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
+        """Candidates for (N, ...) examples in [0, 1] with labels (N,), of x's shape.
+
+        `model` is in eval mode with frozen parameters. No claim of success is made or believed.
+        """
+        raise NotImplementedError

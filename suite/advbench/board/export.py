@@ -1,0 +1,114 @@
+"""The board as data: board.csv, one line a record; board.json, one object a group. The pages show the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from advbench.board.rows import Group, Row, outward
+from advbench.board.table import Section
+
+SCHEMA = 1
+"""Raised when a field of board.json changes its meaning."""
+
+COLUMNS = (
+    *("task", "label", "defense", "seed", "status", "id", "data", "model", "norm", "eps", "epochs", "protocol", "n"),
+    *("clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "best_epoch"),
+    *("train_seconds", "eval_seconds", "train_passes", "forward", "backward", "peak_memory_bytes", "joules"),
+    *("flags", "deviations", "unlike"),
+)
+"""Of board.csv; behind them stand `attacks.NAME`, `alone.NAME` and `curve.EPS` for every name on the board."""
+
+
+def flat(sections: Sequence[Section]) -> str:
+    """board.csv: fractions are numbers in full precision, and a cell is empty where nothing was measured."""
+    lines = [_line(row) for section in sections for row in section.rows]
+    measured = [
+        *(f"attacks.{name}" for name in sorted({name for s in sections for name in s.rungs})),
+        *(f"alone.{name}" for name in sorted({name for s in sections for name in s.alone})),
+        *(f"curve.{eps}" for eps in outward({eps for s in sections for eps in s.radii})),
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*COLUMNS, *measured], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def nested(sections: Sequence[Section]) -> str:
+    """board.json: tasks, in each its groups in the board's order, in each its seeds."""
+    board = {"schema": SCHEMA, "tasks": [_task(section) for section in sections]}
+    return json.dumps(board, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _line(row: Row) -> dict[str, Any]:
+    record, job, cost = row.record, row.record.job, row.record.cost
+    tables: dict[str, dict[str, Any]] = {key: job.get(key) or {} for key in ("data", "model", "threat", "training")}
+    line: dict[str, Any] = {
+        **{key: getattr(record, key) for key in ("task", "label", "defense", "seed", "status", "id", "best_epoch")},
+        "data": tables["data"].get("name"),
+        "model": tables["model"].get("name"),
+        "norm": tables["threat"].get("norm"),
+        "eps": tables["threat"].get("eps"),
+        "epochs": tables["training"].get("epochs"),
+        "protocol": row.robust.protocol if row.robust else None,
+        "n": row.clean.n if row.clean else None,
+        **{key: getattr(cost, key) for key in ("train_seconds", "eval_seconds", "forward", "backward", "joules")},
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        "train_passes": row.passes,
+        "flags": ";".join(row.flags),
+        "deviations": json.dumps(job.get("deviations") or {}, sort_keys=True),
+        "unlike": "; ".join(row.unlike),
+    }
+    for name, value in (("clean", row.clean), ("robust", row.robust)):
+        if value:
+            line |= {name: value.accuracy, f"{name}_low": value.low, f"{name}_high": value.high}
+    if record.scores:
+        for kind in ("attacks", "alone", "curve"):
+            line |= {f"{kind}.{name}": value for name, value in getattr(record.scores, kind).items()}
+    return line
+
+
+def _task(section: Section) -> dict[str, Any]:
+    return {
+        "task": section.task,
+        "title": section.title,
+        "setting": section.setting,
+        "protocol": section.protocol,
+        "groups": [_group(group) for group in section.groups],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "label": group.label,
+        "defense": group.rows[0].record.defense,
+        "seeds": len(group.rows),
+        "scored": len(group.robusts),
+        "clean": group.clean,
+        "robust": group.robust,
+        "lowest": group.lowest,
+        "highest": group.highest,
+        "pgd": group.pgd,
+        "train_seconds": group.train_seconds,
+        "train_passes": group.train_passes,
+        "flags": group.flags,
+        "notes": [note.text for note in group.notes],
+        "records": [_record(row) for row in group.rows],
+    }
+
+
+def _record(row: Row) -> dict[str, Any]:
+    return {
+        "seed": row.record.seed,
+        "id": row.record.id,
+        "status": row.record.status,
+        "clean": row.clean.accuracy if row.clean else None,
+        "robust": row.robust.accuracy if row.robust else None,
+        "flags": row.flags,
+        "unlike": list(row.unlike),
+        "error": row.error if row.failed else None,
+    }

@@ -1,0 +1,122 @@
+"""Sections -> README.md and index.html, through the two templates beside this file.
+
+Every value is escaped: labels, titles and error messages come from records, and records may come from strangers.
+"""
+
+from __future__ import annotations
+
+import html as entities
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from advbench.board.rows import radius
+from advbench.board.table import Section
+
+SIGNATURE = "<!-- Written by `advbench board`"
+"""How README.md begins: what begins otherwise is somebody's own."""
+
+MARK = "†"
+"""Stands beside a number that should not be read without its notes."""
+
+CAVEAT = (
+    "Sorted by mean robust accuracy. Neighbours whose ranges overlap are not told apart here; "
+    "fewer than three seeds never support a claim about a defense."
+)
+
+LEGEND = (
+    "Robust accuracy is the share of test examples that no attack broke, averaged over seeds; the range is the lowest "
+    f"and the highest seed, not a confidence interval. {MARK} a seed with a flag or under other settings, or a mean "
+    "that holds one or lacks a failed one: read the notes first. Passes are example passes of training, forward and "
+    "backward."
+)
+
+NOTHING = "\N{EN DASH}"
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    """README.md, as GitHub shows it."""
+    return _render("README.md.jinja", sections)
+
+
+def html(sections: Sequence[Section]) -> str:
+    """index.html: one file that asks for nothing else."""
+    return _render("index.html.jinja", sections)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, without the sign."""
+    return NOTHING if value is None else f"{100 * value:.1f}"
+
+
+def amount(value: float | None) -> str:
+    """A count that people can say: 812, 5.1 M."""
+    if value is None:
+        return NOTHING
+    for unit in ("", " k", " M", " G"):
+        if round(value, 1) < 1000:
+            return f"{value:.1f}{unit}" if unit else f"{value:.0f}"
+        value /= 1000
+    return f"{value:.1f} T"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as 6.1 s, 31 min or 2.5 h."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def spread(lowest: float | None, highest: float | None, seeds: int) -> str:
+    """The range of a group; one seed has none."""
+    return f"{percent(lowest)}\N{EN DASH}{percent(highest)}" if seeds > 1 else NOTHING
+
+
+def escape_markdown(text: object) -> Markup:
+    """`text` as one line that Markdown shows as it is, inside a table too."""
+    line = entities.escape(" ".join(str(text).split()), quote=False)
+    # Markup, because it is escaped now and a second escaping would show.
+    return Markup(re.sub(r"([\\`*_{}\[\]()#|!~])", r"\\\1", line))  # noqa: S704
+
+
+def pretty(value: Any) -> str:
+    """JSON in an order of its own, so that equal records look equal."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+def anchor(task: str) -> str:
+    """A fragment that no two tasks share."""
+    return f"task-{quote(task, safe='')}"
+
+
+FILTERS: dict[str, Callable[[Any], object]] = {
+    "percent": percent,
+    "amount": amount,
+    "duration": duration,
+    "md": escape_markdown,
+    "pretty": pretty,
+    "anchor": anchor,
+    "radius": lambda eps: float(radius(eps)),
+}
+
+
+def _render(template: str, sections: Sequence[Section]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(FILTERS)
+    words = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "NOTHING": NOTHING, "spread": spread}
+    return environment.get_template(template).render(sections=sections, **words)

@@ -1,0 +1,169 @@
+"""A record as the board reads it (`Row`), and the seeds of one label together (`Group`).
+
+Nothing is dropped on the way: a failed job is a row, a flagged seed stays in its group's mean and is counted in its
+notes, and a record whose settings are not those of its neighbours says so.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from statistics import fmean
+
+from advbench.board import settings
+from advbench.record import Accuracy, Record
+
+
+def radius(eps: str) -> Fraction:
+    """A radius as a number, for order and for drawing; text that is no number counts as 0."""
+    try:
+        return Fraction(eps)
+    except (ValueError, ZeroDivisionError):
+        return Fraction(0)
+
+
+def outward(eps: Iterable[str]) -> list[str]:
+    """Radii from the smallest; equal ones ("1/10", "2/20") by their text."""
+    return sorted(eps, key=lambda text: (radius(text), text))
+
+
+@dataclass(frozen=True)
+class Note:
+    """One remark in a group's row; `kind` is `failed`, `flag` or `setting`."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as the board reads it."""
+
+    record: Record
+    unlike: tuple[str, ...] = ()
+    """Settings that are not those of the task's other records, each as `threat.eps 8/255, not 3/20`."""
+
+    @property
+    def clean(self) -> Accuracy | None:
+        return self.record.scores.clean if self.record.scores else None
+
+    @property
+    def robust(self) -> Accuracy | None:
+        return self.record.scores.robust if self.record.scores else None
+
+    @property
+    def failed(self) -> bool:
+        return self.record.status == "failed"
+
+    @property
+    def flags(self) -> list[str]:
+        return sorted({flag.name for flag in self.record.flags})
+
+    @property
+    def marked(self) -> bool:
+        """Whether a reader should look at the notes before the number."""
+        return bool(self.record.flags or self.unlike)
+
+    @property
+    def error(self) -> str:
+        """The last line of the traceback."""
+        lines = (self.record.error or "").strip().splitlines()
+        return lines[-1].strip() if lines else "no traceback was kept"
+
+    def rung(self, name: str) -> float | None:
+        return self.record.scores.attacks.get(name) if self.record.scores else None
+
+    @property
+    def curve(self) -> list[tuple[str, float, float]]:
+        """(eps as written, eps, accuracy) from clean outwards; empty when no curve was measured."""
+        if not self.record.scores or not self.record.scores.curve:
+            return []
+        points = self.record.scores.curve
+        measured = [(eps, float(radius(eps)), points[eps]) for eps in outward(points)]
+        return [("0", 0.0, self.record.scores.clean.accuracy), *measured]
+
+    @property
+    def passes(self) -> int:
+        """Example passes of training, forward and backward."""
+        return self.record.cost.train_forward + self.record.cost.train_backward
+
+    @property
+    def name(self) -> str:
+        return f"{self.record.task}/{self.record.label}-s{self.record.seed}"
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["advbench", "run", f"{self.record.task}.toml", "--only", self.name])
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one label."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    def _mean(self, value: Callable[[Row], float | None]) -> float | None:
+        values = [v for row in self.rows if not row.failed and (v := value(row)) is not None]
+        return fmean(values) if values else None
+
+    @property
+    def robusts(self) -> list[float]:
+        return [row.robust.accuracy for row in self.rows if row.robust and not row.failed]
+
+    @cached_property
+    def clean(self) -> float | None:
+        return self._mean(lambda row: row.clean.accuracy if row.clean else None)
+
+    @cached_property
+    def robust(self) -> float | None:
+        """The mean over every seed that was scored, flagged ones included."""
+        return fmean(self.robusts) if self.robusts else None
+
+    @property
+    def lowest(self) -> float | None:
+        return min(self.robusts, default=None)
+
+    @property
+    def highest(self) -> float | None:
+        return max(self.robusts, default=None)
+
+    @property
+    def pgd(self) -> float | None:
+        return self._mean(lambda row: row.rung("pgd"))
+
+    # A cost of nought is one that nobody measured (a model trained elsewhere), not a free training.
+    @property
+    def train_seconds(self) -> float | None:
+        return self._mean(lambda row: row.record.cost.train_seconds or None)
+
+    @property
+    def train_passes(self) -> float | None:
+        return self._mean(lambda row: row.passes or None)
+
+    @property
+    def marked(self) -> bool:
+        """Whether the mean holds a marked seed or lacks a failed one."""
+        return any(row.marked or row.failed for row in self.rows)
+
+    @property
+    def flags(self) -> dict[str, int]:
+        """On how many seeds each flag was raised."""
+        return dict(sorted(Counter(name for row in self.rows for name in row.flags).items()))
+
+    @property
+    def notes(self) -> list[Note]:
+        failed = Counter(row.error for row in self.rows if row.failed)
+        changed = Counter(settings.said(row.record.job.get("deviations") or {}) for row in self.rows)
+        unlike = Counter(text for row in self.rows for text in row.unlike)
+        of = f"of {len(self.rows)}"
+        return [
+            *(Note("failed", f"{n} {of} FAILED: {error}") for error, n in sorted(failed.items())),
+            *(Note("flag", f"{n} {of} {flag}") for flag, n in self.flags.items()),
+            *(Note("setting", f"trained differently: {fields}") for fields in sorted(changed) if fields),
+            *(Note("setting", f"{n} {of} under other settings: {text}") for text, n in sorted(unlike.items())),
+        ]

@@ -1,0 +1,122 @@
+"""What a task's records were made under, and which of them were not made under the same.
+
+A task file can change between two runs, so records that share a task's name need not share its settings. The board
+says so instead of comparing them in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from advbench.record import Record
+
+SHARED = ("data", "model", "threat", "training", "evaluation")
+"""The tables of a job that all defenses of a task have in common."""
+
+HARMLESS = frozenset(
+    {"data.path", "training.seeds", "training.checkpoint_minutes", "evaluation.batch", "defense.file", "defense.name"}
+)
+"""Fields that change no result: where files lie, what else is run, how often something is written."""
+
+
+def usual(records: Sequence[Record]) -> dict[str, Any]:
+    """The settings most of a task's `records` have, as `{"threat.eps": "3/20", ...}`."""
+    found: dict[str, Counter[str]] = {}
+    for record in records:
+        changed = _deviating(record)
+        for field, value in _shared(record).items():
+            # A defense's declared deviation is no vote on what the task says, unless nobody else votes.
+            weight = 0 if field in changed else 1
+            found.setdefault(field, Counter())[_text(value)] += weight
+    return _chosen(found)
+
+
+def usual_defense(records: Sequence[Record]) -> dict[str, Any]:
+    """The defense's fields that most seeds of one label have."""
+    found: dict[str, Counter[str]] = {}
+    for record in records:
+        for field, value in _table(record, "defense").items():
+            found.setdefault(field, Counter())[_text(value)] += 1
+    return _chosen(found)
+
+
+def unlike(record: Record, expected: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where `record` is not under the `expected` settings and did not declare it: `threat.eps 8/255, not 3/20`."""
+    mine = _shared(record) | _table(record, "defense")
+    # A failed job has no scores; that is not another protocol.
+    known = [field for field in expected if field not in ("title", *_deviating(record)) and field not in HARMLESS]
+    scored = known if record.scores else [field for field in known if not field.startswith("scores.")]
+    return tuple(
+        f"{field} {_short(mine.get(field))}, not {_short(expected[field])}"
+        for field in sorted(scored)
+        if _text(mine.get(field)) != _text(expected[field])
+    )
+
+
+def line(usual: Mapping[str, Any]) -> str:
+    """`digits · Linf 3/20 · digits-cnn · 30 epochs`, from what is known."""
+    epochs = usual.get("training.epochs")
+    parts = [
+        usual.get("data.name"),
+        " ".join(str(usual[key]) for key in ("threat.norm", "threat.eps") if usual.get(key)),
+        usual.get("model.name"),
+        f"{epochs} epoch{'' if epochs == 1 else 's'}" if epochs is not None else None,
+    ]
+    return " · ".join(str(part) for part in parts if part)
+
+
+def protocol(usual: Mapping[str, Any]) -> str:
+    """`autoattack on 360 test examples`, or nothing while no record has a score."""
+    n, name = usual.get("scores.n"), usual.get("scores.protocol")
+    return f"{name or 'attacked'} on {n:,} test examples" if isinstance(n, int) else str(name or "")
+
+
+def ladder(usual: Mapping[str, Any]) -> list[str]:
+    """The attacks' names in the order the task gives them."""
+    attacks: Any = usual.get("evaluation.attacks") or []
+    return [str(a.get("label") or a.get("name")) if isinstance(a, dict) else str(a) for a in attacks]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # JSON of any shape
+
+
+def said(fields: Mapping[str, Any]) -> str:
+    """`epochs 15, lr 0.05`."""
+    return ", ".join(f"{field} {_short(value)}" for field, value in sorted(fields.items()))
+
+
+def _shared(record: Record) -> dict[str, Any]:
+    values: dict[str, Any] = {"title": record.job.get("title")}
+    for key in ("data_sha256", "protocol", "threads"):
+        if key in record.job:
+            values[key] = record.job[key]
+    for table in SHARED:
+        values |= _table(record, table)
+    if record.scores and record.scores.robust:
+        values["scores.protocol"] = record.scores.robust.protocol
+        values["scores.n"] = record.scores.robust.n
+    return values
+
+
+def _table(record: Record, name: str) -> dict[str, Any]:
+    table: Any = record.job.get(name)
+    return {f"{name}.{field}": value for field, value in table.items()} if isinstance(table, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # JSON of any shape
+
+
+def _deviating(record: Record) -> set[str]:
+    fields: Iterable[str] = record.job.get("deviations") or {}
+    return {f"training.{field.removeprefix('training.')}" for field in fields}
+
+
+def _chosen(found: Mapping[str, Counter[str]]) -> dict[str, Any]:
+    # Ties go to the smaller text, so that no order of records decides.
+    return {field: json.loads(min(votes, key=lambda text: (-votes[text], text))) for field, votes in found.items()}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else _text(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,79 @@
+"""Records -> the board's sections: one per task, in it one group per label, in it one row per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any
+
+from advbench.board import settings
+from advbench.board.rows import Group, Row, outward, radius
+from advbench.record import Record
+from advbench.spec import BadInput
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task."""
+
+    task: str
+    title: str
+    setting: str
+    """Data, threat, model and budget in one line."""
+    protocol: str
+    """What robust accuracy was measured with."""
+    eps: float
+    groups: tuple[Group, ...]
+    """By mean robust accuracy, then clean, then label; groups without a score last."""
+    rungs: tuple[str, ...]
+    alone: tuple[str, ...]
+    radii: tuple[str, ...]
+    """Names of `scores.attacks`, `scores.alone` and `scores.curve` that any record has."""
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for group in self.groups for row in group.rows]
+
+
+def sections(records: Iterable[Record]) -> list[Section]:
+    """The board of `records`, whatever their order. Raises BadInput when two of them claim the same seed."""
+    ordered = sorted(records, key=lambda r: (r.task, r.label, r.seed))
+    for one, other in pairwise(ordered):
+        if (one.task, one.label, one.seed) == (other.task, other.label, other.seed):
+            raise BadInput(f"two records are {Row(one).name} (ids {one.id} and {other.id}); remove one of them")
+    return [_section(task, list(members)) for task, members in groupby(ordered, key=lambda r: r.task)]
+
+
+def _section(task: str, records: Sequence[Record]) -> Section:
+    usual = settings.usual(records)
+    groups: list[Group] = []
+    for label, members in groupby(records, key=lambda r: r.label):
+        seeds = list(members)
+        # A label's own hyper-parameters are compared among its seeds: seeds of two settings are not a group.
+        own = usual | settings.usual_defense(seeds)
+        groups.append(Group(label, tuple(Row(r, settings.unlike(r, own)) for r in seeds)))
+    ladder = settings.ladder(usual)
+    scored = [r.scores for r in records if r.scores]
+    return Section(
+        task=task,
+        title=str(usual.get("title") or task),
+        setting=settings.line(usual),
+        protocol=settings.protocol(usual),
+        eps=float(radius(str(usual.get("threat.eps") or 0))),
+        groups=tuple(sorted(groups, key=_order)),
+        rungs=_names((s.attacks for s in scored), ladder),
+        alone=_names((s.alone for s in scored), ladder),
+        radii=tuple(outward({eps for s in scored for eps in s.curve})),
+    )
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    return (group.robust is None, -(group.robust or 0), -(group.clean or 0), group.label)
+
+
+def _names(scores: Iterable[dict[str, float]], ladder: Sequence[str]) -> tuple[str, ...]:
+    """Every name in `scores`, the task's ladder first: a dict's order is not part of a record's value."""
+    found = {name for score in scores for name in score}
+    rank = {name: i for i, name in enumerate(ladder)}
+    return tuple(sorted(found, key=lambda name: (rank.get(name, len(rank)), name)))

@@ -1,0 +1,69 @@
+"""`advbench list`: what a task file can name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from advbench import find, task
+from advbench.attacks.base import Attack
+from advbench.data.base import Source
+from advbench.models.base import Model
+from advbench.spec import Part
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """One row for each thing of `kind`: name, a line about it, and what else is known."""
+    match kind:
+        case "tasks":
+            return [_task(path) for path in sorted(find.shipped("tasks").rglob("*.toml"))]
+        case "defenses":
+            return [_defense(name) for name in find.names(find.shipped("baselines"))]
+        case "attacks":
+            made = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
+            return [{"name": a.name, "about": _about(a), "paper": a.paper, "norms": list(a.norms)} for a in made]
+        case "datasets":
+            sources = [find.part(Source, name) for name in find.names(find.PACKAGE / "data")]
+            return [{"name": s.name, "about": s.about} for s in sources]
+        case _:
+            models = [find.part(Model, name) for name in find.names(find.PACKAGE / "models")]
+            return [{"name": m.name, "about": m.about} for m in models]
+
+
+def _about(part: type[Part]) -> str:
+    return (part.__doc__ or "").strip().splitlines()[0]
+
+
+def _task(path: Any) -> dict[str, Any]:
+    raw = task.read(path)
+    return {"name": path.stem, "about": raw.get("title", ""), "path": str(path)}
+
+
+def _defense(name: str) -> dict[str, Any]:
+    made = find.defense(find.shipped("baselines") / f"{name.replace('-', '_')}.py")
+    forward, backward = made().passes()
+    return {
+        "name": made.name,
+        "about": _about(made),
+        "paper": made.paper,
+        "norms": list(made.norms),
+        "forward": forward,
+        "backward": backward,
+    }
+
+
+def show(kind: str, *, as_json: bool) -> None:
+    """Print the rows as a table, or as JSON and nothing else."""
+    found = rows(kind)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table()
+    for column in found[0]:
+        table.add_column(column, overflow="fold")
+    for row in found:
+        table.add_row(*(", ".join(map(str, v)) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)

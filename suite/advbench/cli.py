@@ -1,0 +1,125 @@
+"""The command line. Each command imports what it needs inside, so that help and boards never load torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advbench import __version__
+from advbench.spec import BadInput
+
+app = typer.Typer(
+    name="advbench",
+    help="Is this defense really better, at what cost, and why? Example: advbench run tasks/",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Executor(StrEnum):
+    """Where jobs run."""
+
+    local = "local"
+
+
+class Kind(StrEnum):
+    """What `advbench list` can list."""
+
+    tasks = "tasks"
+    defenses = "defenses"
+    attacks = "attacks"
+    datasets = "datasets"
+    models = "models"
+
+
+@app.callback(invoke_without_command=True)
+def _app(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Glob on task, label, task/label or task/label-sN.")] = None,
+    results: Results = Path("results"),
+    data_root: Annotated[
+        Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")
+    ] = Path("data"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")] = None,
+    executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train, attack, record and rank every job of the task files; an interrupted run goes on where it stopped.
+
+    Example: advbench run tasks/ --only 'digits-linf/pgd-at*'
+
+    Exit code: 0 all well, 1 some job FAILED, 2 bad input or nothing to run, 130 interrupted.
+    """
+    from advbench.execute import suite
+
+    del executor, debug  # the one executor there is; main() looks at --debug itself
+    raise typer.Exit(suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run))
+
+
+@app.command()
+def board(
+    records: Annotated[Path, typer.Argument(help="A results folder, or its records/ folder.")] = Path("results"),
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the pages go (default: beside records/).")] = None,
+    debug: Debug = False,
+) -> None:
+    """Build README.md, index.html, board.csv and board.json from a folder of records.
+
+    Example: advbench board leaderboard
+    """
+    from advbench import board as pages
+
+    del debug
+    for path in pages.build(records, out):
+        typer.echo(path)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List what can be named in a task file, with a line about each.
+
+    Example: advbench list defenses --json
+    """
+    from advbench import catalogue
+
+    del debug
+    catalogue.show(kind.value, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point: errors of the user are one line each and exit code 2; --debug shows where they came from."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except BadInput as error:
+        if debug:
+            raise
+        for line in error.lines:
+            print(f"advbench: {line}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `advbench list tasks | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

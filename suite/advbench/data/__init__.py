@@ -1,0 +1,1 @@
+"""Data sources, one a file: where the examples of a task come from."""

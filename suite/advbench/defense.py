@@ -1,0 +1,93 @@
+"""What a defense is: its hyper-parameters, a loss, and as much of the training step as it wants to own.
+
+A defense file holds one subclass. Most write `loss` alone; one that replays batches, perturbs weights or needs
+second derivatives overrides `step`; one with its own optimizer overrides `optimizer`; what it must remember
+between steps goes into `state.memory`, which checkpoints keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from advbench.seeds import Stream
+from advbench.spec import Part
+from advbench.task import Training
+from advbench.threat import Norm, Threat
+
+
+@dataclass
+class TrainState:
+    """What a defense meets at a step."""
+
+    model: nn.Module
+    """In train mode."""
+    optimizer: torch.optim.Optimizer
+    threat: Threat
+    """The ball of this step: its eps follows the task's ramp."""
+    noise: Stream
+    """The defense's random numbers; any other source would break resuming."""
+    epoch: int = 0
+    progress: float = 0
+    """Share of training done, 0 to 1."""
+    memory: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The defense's own state: tensors and plain values, saved in checkpoints."""
+    report: dict[str, Tensor | float] = field(default_factory=dict[str, "Tensor | float"])
+    """Numbers of this step for the history, which keeps their mean over the epoch."""
+
+
+@contextmanager
+def batch_norm(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
+    """Craft an attack with batch norm in `mode`; the model is in train mode again afterwards.
+
+    In train mode every attack forward also moves the running statistics, as in the papers' own code.
+    """
+    if mode == "train":
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+class Defense(Part):
+    """Base of all defenses. A subclass sets `name` and `paper`, declares its fields, and writes `loss`."""
+
+    paper: ClassVar[str]
+    """Authors, venue, arXiv number."""
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    """Threat models it is defined for; a task with another one skips it."""
+    adversarial: ClassVar[bool] = True
+    """Whether it trains on perturbed examples, so that a collapse of its inner attack can be told."""
+
+    def passes(self) -> tuple[float, float]:
+        """Forward and backward example passes a training example costs, for estimates; records count them."""
+        raise NotImplementedError
+
+    def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
+        """The scalar to descend, for images x (N, C, H, W) in [0, 1] and labels y (N,)."""
+        raise NotImplementedError
+
+    def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
+        """One update of the weights; returns the loss, detached."""
+        loss = self.loss(state, x, y)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimizer.step()
+        return loss.detach()
+
+    def optimizer(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
+        """The task's optimizer over all parameters. The learning rate is set before every step."""
+        parameters = model.parameters()
+        if training.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay)
+        return torch.optim.SGD(
+            parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+        )

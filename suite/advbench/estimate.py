@@ -1,0 +1,78 @@
+"""How long a job may take here: example passes times the measured speed of its model.
+
+An estimate orders the queue and tells a person whether to wait; records tell the truth afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from advbench.attacks.base import Attack
+from advbench.data.base import DataSet
+from advbench.data.subsets import Subsets
+from advbench.defense import Defense
+from advbench.models.base import Model
+from advbench.task import Evaluation, Training
+
+AUTOATTACK_PAIRS = 10_600 / 2
+"""Forward-and-backward pairs that an example standing to the end costs: 202 + 1,827 + 3,600 + 5,000 forward
+equivalents for its four parts, by their published iteration counts."""
+STANDING = {True: 0.6, False: 0.1}
+"""Share of the examples that meets most of AutoAttack, for an adversarial defense and for another one."""
+
+Rate = tuple[float, float]
+"""Seconds of a forward-and-backward pass: per call, and per example on top."""
+
+
+def rate(model: Model, dataset: DataSet) -> Rate:
+    """Measure `model` on one thread of this machine (or on its accelerator), a fraction of a second."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng([]):
+        net = model.build(dataset.shape, dataset.classes).to(device)
+    times: list[float] = []
+    for count in (1, 128):
+        x = torch.rand(count, *dataset.shape, device=device)
+        runs: list[float] = []
+        for _ in range(4):
+            started = time.perf_counter()
+            total = net(x).sum()
+            total.backward()
+            total.item()  # reading a number waits for the device
+            runs.append(time.perf_counter() - started)
+        times.append(min(runs))
+    torch.set_num_threads(threads)
+    return times[0], max(times[1] - times[0], 0) / 127
+
+
+def seconds(
+    training: Training,
+    evaluation: Evaluation,
+    defense: Defense,
+    attacks: Sequence[Attack],
+    subsets: Subsets,
+    classes: int,
+    speed: Rate,
+) -> float:
+    """Training, validation and the whole ladder on one worker, in seconds."""
+    call, example = speed
+
+    def cost(pairs: float, count: float, batch: int) -> float:
+        return pairs * (call * max(1, count / batch) + example * count)
+
+    forward, backward = defense.passes()
+    total = training.epochs * (
+        cost((forward + 2 * backward) / 3, len(subsets.train), training.batch)
+        + cost(12, len(subsets.validation), evaluation.batch)
+    )
+    test = len(subsets.test)
+    for attack in attacks:
+        if len(attack.parts(classes)) > 1:
+            total += cost(AUTOATTACK_PAIRS, test * STANDING[defense.adversarial], evaluation.block)
+        else:
+            total += cost(attack.restarts * float(getattr(attack, "steps", 1)), test, evaluation.batch)
+    return total + cost(20 * (len(evaluation.curve) + 1), test, evaluation.batch)

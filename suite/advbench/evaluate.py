@@ -1,0 +1,239 @@
+"""The attack ladder: weights in, a verdict for every test example out.
+
+Examples are cut into fixed blocks with seeds of their own. In each block the rungs go from cheap to dear: cheap
+ones meet every correct example, so that their score alone is known too; AutoAttack's parts meet what still
+stands, and a fixed sample alone. Who is broken is decided by the ledger only. Neither the batch size nor the
+number of workers changes a verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from advbench.attacks.base import Attack
+from advbench.attacks.pgd import PGD, input_gradient
+from advbench.data.base import Examples
+from advbench.ledger import CLEAN, STANDING, Ledger
+from advbench.passes import counting
+from advbench.record import Accuracy, Scores
+from advbench.seeds import BlockNoise, derive
+from advbench.task import Evaluation
+from advbench.threat import Threat
+
+Tell = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What one set of weights withstood, example by example, on the CPU."""
+
+    rungs: tuple[str, ...]
+    """Names that `broken_by` numbers."""
+    gradient_rungs: tuple[str, ...]
+    ledger: Ledger
+    """All blocks in one."""
+    scores: Scores
+    seconds: float
+
+    @property
+    def broken_by(self) -> list[str | None]:
+        """"clean", the name of the rung, or None for an example that stands."""
+        names = {STANDING: None, CLEAN: "clean"} | dict(enumerate(self.rungs))
+        return [names[value] for value in self.ledger.broken_by.tolist()]
+
+
+def evaluate(
+    model: nn.Module,
+    test: Examples,
+    threat: Threat,
+    attacks: Sequence[Attack],
+    how: Evaluation,
+    classes: int,
+    journal: Path,
+    key: str,
+    tell: Tell,
+) -> Verdicts:
+    """Attack `model` on `test`, resuming from the `journal` folder where its entries are for `key`.
+
+    The model is put into eval mode and its parameters are frozen meanwhile, so that even an attack that calls
+    `.backward()` computes input gradients only.
+    """
+    started = time.perf_counter()
+    rungs = [part for attack in attacks for part in attack.parts(classes)]
+    sample = set(torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().int().tolist())
+    key = hashlib.sha256(f"{key}/{[r.plain() for r in rungs]}/{how.plain()}/{threat}".encode()).hexdigest()
+    blocks = range(0, len(test), how.block)
+    total = len(blocks) * (len(rungs) + len(how.curve) + 1)
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    was_training = model.training
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        ledgers: list[Ledger] = []
+        for number, first in enumerate(blocks):
+            rows = slice(first, first + how.block)
+            ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows])
+            ledger.read(journal / f"{number}.safetensors", key)
+            inside = [i - first for i in sorted(sample) if first <= i < first + how.block]
+            block = _Block(model, threat, how, ledger, number, torch.tensor(inside, dtype=torch.int64))
+            for name, work in block.stages(rungs):
+                tell("evaluate", number * (len(rungs) + len(how.curve) + 1) + len(ledger.done), total, name)
+                if name not in ledger.done:
+                    work()
+                    ledger.done.append(name)
+                    ledger.write(journal / f"{number}.safetensors", key)
+            ledgers.append(ledger)
+    finally:
+        model.train(was_training)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    whole = _join(ledgers)
+    names = tuple(rung.key for rung in rungs)
+    gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
+    protocol = attacks[-1].protocol(classes)
+    return Verdicts(
+        names, gradient, whole, _scores(whole, attacks, classes, protocol, how), time.perf_counter() - started
+    )
+
+
+@dataclass
+class _Block:
+    """One block's work, stage by stage; each stage can be done again from the same ledger."""
+
+    model: nn.Module
+    threat: Threat
+    how: Evaluation
+    ledger: Ledger
+    number: int
+    sample: Tensor
+    """Rows of this block in the fixed sample of the `alone` scores."""
+
+    def stages(self, rungs: list[Attack]) -> list[tuple[str, Callable[[], None]]]:
+        found: list[tuple[str, Callable[[], None]]] = [("clean", self.clean)]
+        for position, rung in enumerate(rungs):
+            found.append((rung.key, lambda p=position, r=rung: self.rung(p, r)))
+        for eps in self.how.curve:
+            found.append((f"curve {eps}", lambda e=eps: self.curve(str(e), float(e))))
+        return found
+
+    def batches(self, rows: Tensor, attack: Attack | None = None) -> Sequence[Tensor]:
+        if len(rows) == 0:
+            return []
+        return [rows] if attack and attack.whole_block else rows.split(self.how.batch)
+
+    def clean(self) -> None:
+        for rows in self.batches(torch.arange(len(self.ledger), device=self.ledger.x.device)):
+            with counting(self.model) as passes:
+                self.ledger.clean(self.model, rows)
+                gradient = input_gradient(self.model, self.ledger.x[rows], self.ledger.labels[rows])
+            self.ledger.flat[rows] = (gradient == 0).flatten(1).all(1)
+            self.ledger.spend(rows, passes.forward, passes.backward)
+
+    def rung(self, position: int, attack: Attack) -> None:
+        ledger = self.ledger
+        if attack.everywhere:
+            correct = ledger.correct
+            broken = self.attack(attack, correct, self.threat, attack.key, position)
+            ledger.note_alone(attack.key, torch.arange(len(ledger)), torch.ones(len(ledger), dtype=torch.bool))
+            ledger.note_alone(attack.key, correct, broken)
+        else:
+            met = ledger.standing
+            broken = self.attack(attack, met, self.threat, attack.key, position)
+            self.alone(attack, met, broken)
+
+    def alone(self, attack: Attack, met: Tensor, broken: Tensor) -> None:
+        """How the fixed sample does against this attack alone.
+
+        A sample example that the rung met and did not break has its answer, and so has one that it broke,
+        unless the alone version is a weaker one (fewer queries). Only the others are attacked again.
+        """
+        weaker = attack.alone() != attack
+        known = torch.full((len(self.ledger),), -1)
+        known[met] = torch.where(broken, -1 if weaker else 0, 1)
+        known[self.ledger.broken_by == CLEAN] = 0
+        sample = self.sample.to(self.ledger.x.device)
+        open_rows = sample[known[sample] == -1]
+        known[open_rows] = (~self.attack(attack.alone(), open_rows, self.threat, f"{attack.key}/alone")).long()
+        self.ledger.note_alone(attack.key, sample, known[sample] == 0)
+
+    def curve(self, name: str, eps: float) -> None:
+        correct = self.ledger.correct
+        threat = Threat(self.threat.norm, eps)
+        broken = self.attack(PGD(steps=20), correct, threat, "curve")
+        key = f"curve/{name}"
+        self.ledger.note_alone(key, torch.arange(len(self.ledger)), torch.ones(len(self.ledger), dtype=torch.bool))
+        self.ledger.note_alone(key, correct, broken)
+
+    def attack(self, attack: Attack, rows: Tensor, threat: Threat, name: str, rung: int | None = None) -> Tensor:
+        """Run every restart on those of `rows` that it has not broken; which rows fell, (len(rows),) bool.
+
+        With a `rung` the ledger's standing examples fall too, otherwise only the answer is returned.
+        """
+        fell = torch.zeros(len(self.ledger), dtype=torch.bool, device=rows.device)
+        for restart in range(attack.restarts):
+            seed = derive(self.how.seed, "attack", name, self.number, restart)
+            for batch in self.batches(rows[~fell[rows]], attack):
+                noise = BlockNoise(batch.device, seed, len(self.ledger), batch)
+                x, labels = self.ledger.x[batch], self.ledger.labels[batch]
+                with counting(self.model) as passes:
+                    candidates = attack.run(self.model, x, labels, threat, noise)
+                    broken = self.ledger.judge(self.model, threat, batch, candidates)
+                self.ledger.spend(batch, passes.forward, passes.backward)
+                fell[batch] = broken
+                if rung is not None:
+                    self.ledger.enter(rung, batch, broken, candidates)
+        return fell[rows]
+
+
+def _join(ledgers: list[Ledger]) -> Ledger:
+    def column(name: str) -> Tensor:
+        return torch.cat([getattr(ledger, name) for ledger in ledgers]).cpu()
+
+    names = ("x", "labels", "index", "predicted", "margin", "flat", "broken_by", "adversarial", "forward", "backward")
+    withstood = {
+        name: torch.cat([ledger.withstood[name] for ledger in ledgers]).cpu() for name in ledgers[0].withstood
+    }
+    return Ledger(**{name: column(name) for name in names}, withstood=withstood, done=ledgers[0].done)
+
+
+def interval(right: int, n: int, protocol: str | None = None) -> Accuracy:
+    """A share with its 95 % Wilson interval (Wilson 1927), by scipy."""
+    from scipy.stats import binomtest
+
+    bounds = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return Accuracy(accuracy=right / n, low=float(bounds.low), high=float(bounds.high), n=n, protocol=protocol)
+
+
+def _scores(ledger: Ledger, attacks: Sequence[Attack], classes: int, protocol: str, how: Evaluation) -> Scores:
+    n = len(ledger)
+    after: dict[str, float] = {}
+    standing = int((ledger.broken_by != CLEAN).sum())
+    clean = interval(standing, n)
+    position = 0
+    for attack in attacks:
+        for part in attack.parts(classes):
+            standing -= int((ledger.broken_by == position).sum())
+            after[part.key] = standing / n
+            position += 1
+        after[attack.protocol(classes)] = standing / n
+    alone: dict[str, float] = {}
+    alone_n: dict[str, int] = {}
+    curve: dict[str, float] = {}
+    for name, column in ledger.withstood.items():
+        tried = int((column >= 0).sum())
+        share = int((column == 1).sum()) / max(tried, 1)
+        if name.startswith("curve/"):
+            curve[name.removeprefix("curve/")] = share
+        elif tried:
+            alone[name], alone_n[name] = share, tried
+    return Scores(
+        clean=clean, robust=interval(standing, n, protocol), attacks=after, alone=alone, alone_n=alone_n, curve=curve
+    )

@@ -1,0 +1,158 @@
+"""Jobs on this machine: worker processes that each take one job after another.
+
+The driver never imports torch. A worker that dies (killed, out of memory) fails its own job only; a driver that
+dies takes its workers along, and the next run goes on from what they wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+
+from advbench.plan import Item, order, record_folder, run_folder
+from advbench.record import Record, load
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the driver learns of a job while it runs."""
+
+    item: Item
+    stage: str
+    """"start", "train", "evaluate", "ok" or "failed"."""
+    done: int = 0
+    total: int = 0
+    words: str = ""
+    seconds: float = 0
+    """Since the job started."""
+
+
+class _Worker:
+    def __init__(self, context: SpawnContext, results: Path, root: Path, device: str) -> None:
+        self.connection, child = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_serve, args=(child, results, root, device), daemon=True)
+        # A child reads this before it loads torch, whose thread pool has one size for life.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        self.process.start()
+        child.close()
+        self.item: Item | None = None
+        self.started = 0.0
+
+    def take(self, item: Item) -> None:
+        self.item, self.started = item, time.monotonic()
+        self.connection.send(item)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(5)
+        self.connection.close()
+
+
+def run(
+    items: Sequence[Item], results: Path, root: Path, devices: Sequence[str], on_event: Callable[[Event], None]
+) -> list[Record]:
+    """Run `items`, one worker per entry of `devices`; records in the order in which they ended.
+
+    An interrupt (Ctrl-C) ends the workers and is raised again: what they had written stays valid.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = order(items)
+    records: list[Record] = []
+    workers: list[_Worker] = []
+    try:
+        for device in devices[: len(queue)]:
+            workers.append(_Worker(context, results, root, device))
+        while queue or any(worker.item for worker in workers):
+            for worker in workers:
+                if worker.item is None and queue:
+                    worker.take(queue.pop(0))
+                    on_event(Event(_item(worker), "start"))
+            ready = wait([worker.connection for worker in workers if worker.item], timeout=0.5)
+            for number, worker in enumerate(workers):
+                if worker.connection in ready:
+                    record = _hear(worker, results, on_event)
+                    if record:
+                        records.append(record)
+                    if not worker.process.is_alive() and queue:
+                        workers[number] = _Worker(context, results, root, devices[number])
+    finally:
+        for worker in workers:
+            worker.stop()
+    return records
+
+
+def _item(worker: _Worker) -> Item:
+    assert worker.item is not None
+    return worker.item
+
+
+def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> Record | None:
+    """Take one message; the record when it was the last one of its job."""
+    item, seconds = _item(worker), time.monotonic() - worker.started
+    try:
+        stage, done, total, words = worker.connection.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join(10)
+        from advbench.run import failed  # loads torch, which the driver does only in this rare case
+
+        assert item.job is not None
+        record = failed(item.job, results, f"the worker process ended: {_ending(worker.process.exitcode)}")
+        worker.item = None
+        on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
+        return record
+    if stage not in ("ok", "failed"):
+        on_event(Event(item, stage, done, total, words, seconds))
+        return None
+    worker.item = None
+    on_event(Event(item, stage, words=words, seconds=seconds))
+    return load(record_folder(results, item.path) / "record.json")
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {-code} ({signal.Signals(-code).name}); out of memory is a common cause of SIGKILL"
+    return f"exit code {code}"
+
+
+def _serve(connection: Connection, results: Path, root: Path, device: str) -> None:
+    """A worker's life: jobs in, progress and endings out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    import torch
+
+    from advbench.run import attempt
+
+    while True:
+        try:
+            item: Item = connection.recv()
+        except EOFError:
+            return
+        log = run_folder(results, item.path) / "log.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # What a defense file prints belongs to its job, not between the lines of the progress.
+        with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            record = attempt(
+                item, results, root, torch.device(device), lambda *news: connection.send(news)
+            )
+        words = (record.error or "").strip().splitlines()[-1:] or [_outcome(record)]
+        connection.send((record.status, 0, 0, words[0]))
+
+
+def _outcome(record: Record) -> str:
+    scores = record.scores
+    if scores is None or scores.robust is None:
+        return ""
+    raised = f", {', '.join(flag.name for flag in record.flags)}" if record.flags else ""
+    return f"clean {scores.clean.accuracy:.1%}, robust {scores.robust.accuracy:.1%}{raised}"

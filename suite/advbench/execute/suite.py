@@ -1,0 +1,151 @@
+"""`advbench run`: task files to plan to records to pages, with everything said to the person who waits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from advbench import board, task
+from advbench.board.table import sections
+from advbench.execute import local
+from advbench.execute.lock import locked
+from advbench.plan import Item, finished, recall, remember
+from advbench.progress import Show, show_board, show_plan
+from advbench.record import Record, load_all
+from advbench.spec import BadInput
+
+OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(
+    paths: Sequence[Path],
+    only: str | None,
+    results: Path,
+    root: Path,
+    device: str,
+    jobs: int | None,
+    *,
+    dry_run: bool,
+) -> int:
+    """Do what `advbench run` promises; the exit code. Raises BadInput."""
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    files = task.files(list(paths) or [_starter()])
+    if dry_run:
+        items, _ = _plan(files, only, results, root, device)
+        show_plan(console, items, len(_devices(device, jobs, items)))
+        return OK
+    with locked(results):
+        items, fresh = _plan(files, only, results, root, device)
+        for file, (lines, watched) in fresh.items():
+            remember(results, file, root, lines, watched)
+        todo = [item for item in items if item.state == "run"]
+        devices = _devices(device, jobs, todo)
+        show_plan(console, items, len(devices))
+        if not todo and not any(item.cached for item in items):
+            console.print("nothing to run here: every job is skipped, see the reasons above")
+            return BAD
+        records: list[Record] = []
+        if todo:
+            try:
+                with Show(console, todo, len(devices)) as show:
+                    records = local.run(todo, results, root, devices, show)
+            except KeyboardInterrupt:
+                console.print("interrupted; nothing is lost: the same command goes on where it stopped")
+                return INTERRUPTED
+        pages = board.build(results)
+        if skipped := [item for item in items if item.state == "skip"]:
+            console.print(f"skipped: {', '.join(item.path for item in skipped)}")
+        failures = [record for record in records if record.status == "failed"]
+        for record in failures:
+            last = (record.error or "").strip().splitlines()[-1]
+            console.print(f"FAILED {record.task}/{record.label}-s{record.seed}: {last}", markup=False)
+        tasks = {item.task for item in items}
+        for section in sections(load_all(results / "records")):
+            if section.task in tasks:
+                show_board(console, section)
+        console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
+        return FAILED if failures else OK
+
+
+def _starter() -> Path:
+    """tasks/ of the folder one stands in, else the suite that the package ships."""
+    here = Path("tasks")
+    if any(here.glob("*.toml")):
+        return here
+    inside = Path(task.__file__).parent / "tasks"
+    return inside if inside.is_dir() else Path(task.__file__).parents[2] / "tasks"
+
+
+Fresh = dict[Path, tuple[list[Item], list[Path]]]
+
+
+def _plan(files: list[Path], only: str | None, results: Path, root: Path, device: str) -> tuple[list[Item], Fresh]:
+    """Every line of the plan, and what had to be resolved anew. All errors of all files come at once."""
+    items: list[Item] = []
+    fresh: Fresh = {}
+    errors: list[str] = []
+    loaded: dict[str, object] = {}
+    for file in files:
+        lines = recall(results, file, root)
+        if lines is None:
+            from advbench.resolve import resolve  # loads torch; an unchanged plan does without
+
+            try:
+                resolved = resolve(file, root, loaded)  # type: ignore[arg-type]
+            except BadInput as error:
+                errors += error.lines
+                continue
+            lines = resolved.items
+            if all(line.job for line in lines):
+                fresh[file] = (lines, resolved.watched)
+        items += lines
+    if errors:
+        raise BadInput(*errors)
+    chosen = [item for item in items if only is None or item.matches(only)]
+    if not chosen:
+        names = sorted({f"{item.task}/{item.label}" for item in items})
+        raise BadInput(f"--only {only!r} matches no job; there are: {', '.join(names)}")
+    return [_here(finished(item, results), device) for item in chosen], fresh
+
+
+def _here(item: Item, device: str) -> Item:
+    """Skip a job that needs an accelerator where there is none or where none was asked for."""
+    if item.cached or item.skip or item.job is None or not item.job.accelerator:
+        return item
+    if device == "cpu" or (device == "auto" and not _accelerators()):
+        return replace(item, skip="needs an accelerator")
+    return item
+
+
+def _accelerators() -> list[str]:
+    """CUDA devices of this machine; torch is loaded only where a driver is there."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return []
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def _devices(device: str, jobs: int | None, items: list[Item]) -> list[str]:
+    """The device of each worker. Raises BadInput for one that is not there."""
+    found = _accelerators() if device != "cpu" else []
+    if device == "auto":
+        chosen = found or ["cpu"]
+    elif device == "cpu":
+        chosen = ["cpu"]
+    elif device == "cuda" and found:
+        chosen = found
+    elif device in found:
+        chosen = [device]
+    else:
+        raise BadInput(f"--device {device}: not on this machine, which has {', '.join(['cpu', *found])}")
+    threads = max((item.job.threads for item in items if item.job), default=1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    each = max(1, cores // threads) if chosen == ["cpu"] else 1
+    count = jobs or each * len(chosen)
+    return [chosen[i % len(chosen)] for i in range(count)]

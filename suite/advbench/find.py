@@ -1,0 +1,138 @@
+"""From a name or a file in a task to the class it means.
+
+The folder listing is the registry: an attack called `pgd` is the file attacks/pgd.py, a defense called `pgd-at`
+is baselines/pgd_at.py. To add one is to add one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+import advbench
+from advbench.attacks.base import Attack
+from advbench.data.base import Source
+from advbench.defense import Defense
+from advbench.models.base import Model
+from advbench.plan import Job
+from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
+from advbench.task import Data, Defended
+
+PACKAGE = Path(advbench.__file__).parent
+NO_PARTS = {"__init__", "base", "subsets", "augment"}
+"""Files of the part folders that hold no part."""
+
+P = TypeVar("P", bound=Part)
+
+
+def shipped(folder: str) -> Path:
+    """The `baselines` or `tasks` folder: inside the installed package, or beside `suite` in a checkout."""
+    inside = PACKAGE / folder
+    return inside if inside.is_dir() else PACKAGE.parents[1] / folder
+
+
+def names(folder: Path) -> list[str]:
+    """The parts that a folder holds, by name."""
+    return sorted(f.stem.replace("_", "-") for f in folder.glob("*.py") if f.stem not in NO_PARTS)
+
+
+def part(kind: type[P], name: str) -> type[P]:
+    """The attack, model or data source called `name`. Raises BadInput with the nearest known name."""
+    folder = {Attack: "attacks", Model: "models", Source: "data"}[kind]  # type: ignore[index]
+    known = names(PACKAGE / folder)
+    word = {Attack: "attack", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
+    if name not in known:
+        raise BadInput(f"no {word} '{name}'{did_you_mean(name, known)}")
+    module = importlib.import_module(f"advbench.{folder}.{name.replace('-', '_')}")
+    return next(c for c in _classes(module, kind) if getattr(c, "name", None) == name)
+
+
+def _classes(module: ModuleType, kind: type[P]) -> list[type[P]]:
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, kind)]
+    return [c for c in found if c.__module__ == module.__name__]
+
+
+def defense_file(entry: Defended, base: Path) -> Path:
+    """The file behind a `[[defense]]`: a baseline by name, or a path relative to the task file's folder."""
+    if entry.file is not None:
+        return base / entry.file
+    known = names(shipped("baselines"))
+    if entry.name not in known:
+        raise BadInput(f"no defense '{entry.name}'{did_you_mean(entry.name or '', known)}")
+    return shipped("baselines") / f"{entry.name.replace('-', '_')}.py"
+
+
+def defense(path: Path) -> type[Defense]:
+    """Run a defense file and return its one Defense class. Raises BadInput when it cannot be loaded."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    name = f"advbench_defense_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise BadInput(f"{path}: a defense is a Python file (*.py)")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # before it runs: pydantic and pickle look modules up by name
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a stranger's file raises
+            del sys.modules[name]
+            raise BadInput(f"{path}: raised on import: {type(error).__name__}: {error}{_line(path)}") from error
+    found = _classes(sys.modules[name], Defense)
+    if len(found) != 1:
+        raise BadInput(f"{path}: should define one subclass of advbench.defense.Defense, it has {len(found)}")
+    for attribute in ("name", "paper"):
+        if not hasattr(found[0], attribute):
+            raise BadInput(f'{path}: {found[0].__name__} has no {attribute}; add {attribute} = "..."')
+    return found[0]
+
+
+def _line(path: Path) -> str:
+    frames = traceback.extract_tb(sys.exc_info()[2])
+    inside = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f" (line {inside[-1]})" if inside else ""
+
+
+def build(kind: type[P], fields: Mapping[str, Any], where: str = "") -> P:
+    """A part with these fields. Raises BadInput with one line for each wrong one."""
+    try:
+        return validate(kind, fields)
+    except ValidationError as error:
+        raise BadInput(*complaints(error, kind, where)) from None
+
+
+def named(kind: type[P], fields: Mapping[str, Any]) -> P:
+    """A part from a table that holds its name: `{"name": "pgd", "steps": 20}`."""
+    rest = {key: value for key, value in fields.items() if key != "name"}
+    return build(part(kind, fields["name"]), rest)
+
+
+def plain(made: Part) -> dict[str, Any]:
+    """The table that `named` builds this part from."""
+    return {"name": made.name, **made.plain()}
+
+
+def source(data: Data) -> Source:
+    """The data source of a task."""
+    return build(part(Source, data.name), {"path": data.path})
+
+
+def job_defense(job: Job, base: Path) -> Defense:
+    """The defense of a resolved job. Raises BadInput when its file is no longer the one that was planned."""
+    entry = Defended(name=None if job.defense["file"] else job.defense["name"], file=job.defense["file"])
+    file = defense_file(entry, base)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != job.defense["sha256"]:
+        raise BadInput(f"{file}: changed since the plan was made; run again")
+    fields = {key: value for key, value in job.defense.items() if key not in ("name", "file", "sha256")}
+    return build(defense(file), fields)

@@ -1,0 +1,146 @@
+"""The ledger of one block of examples: the only place where an example is marked as broken.
+
+Attacks propose; `judge` checks in float32, in a forward pass of its own, that a candidate lies in the ball and
+the box and that the model gets it wrong. The ledger is also the journal: it is one file, written after every
+rung, and a killed evaluation goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from advbench.losses import margin
+from advbench.record import write_bytes
+from advbench.threat import Threat
+
+STANDING, CLEAN = -1, -2
+"""Values of `broken_by` beside the rungs 0, 1, ...: nothing broke it; it was wrong without an attack."""
+
+
+@dataclass
+class Ledger:
+    """A block of n examples on a device. All tensors have n rows."""
+
+    x: Tensor
+    labels: Tensor
+    index: Tensor
+    """Position in the official test split."""
+    predicted: Tensor
+    margin: Tensor
+    """Of the clean example: its label's logit minus the best other one."""
+    flat: Tensor
+    """Whether the loss has an input gradient of exactly zero at the clean example (bool)."""
+    broken_by: Tensor
+    """int64: STANDING, CLEAN, or the number of the rung."""
+    adversarial: Tensor
+    """The candidate that broke it; x where none did."""
+    forward: Tensor
+    backward: Tensor
+    """int64 example passes spent on it."""
+    withstood: dict[str, Tensor]
+    """By attack alone, int8: 1 withstood, 0 broken, -1 not tried."""
+    done: list[str]
+    """Rungs finished."""
+
+    @classmethod
+    def open(cls, x: Tensor, labels: Tensor, index: Tensor) -> Ledger:
+        """A fresh ledger; `clean` must fill in what the model says."""
+        n, device = len(labels), x.device
+        zeros = torch.zeros(n, dtype=torch.int64, device=device)
+        return cls(
+            x=x,
+            labels=labels,
+            index=index,
+            predicted=zeros.clone(),
+            margin=torch.zeros(n, device=device),
+            flat=torch.zeros(n, dtype=torch.bool, device=device),
+            broken_by=torch.full((n,), STANDING, device=device),
+            adversarial=x.clone(),
+            forward=zeros.clone(),
+            backward=zeros.clone(),
+            withstood={},
+            done=[],
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def correct(self) -> Tensor:
+        """Rows that are right without an attack."""
+        return (self.broken_by != CLEAN).nonzero().squeeze(1)
+
+    @property
+    def standing(self) -> Tensor:
+        """Rows that nothing has broken yet."""
+        return (self.broken_by == STANDING).nonzero().squeeze(1)
+
+    @torch.no_grad()
+    def clean(self, model: nn.Module, rows: Tensor) -> None:
+        """Write down what the model says of the untouched examples `rows`; non-finite logits are wrong."""
+        logits = model(self.x[rows])
+        labels = self.labels[rows]
+        self.predicted[rows] = logits.argmax(1)
+        self.margin[rows] = margin(logits, labels)
+        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        self.broken_by[rows[~right]] = CLEAN
+
+    @torch.no_grad()
+    def judge(self, model: nn.Module, threat: Threat, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Which `rows` the candidates really break, (len(rows),) bool."""
+        candidates = candidates.detach().float()
+        wrong = model(candidates).argmax(1) != self.labels[rows]
+        return wrong & threat.contains(candidates, self.x[rows])
+
+    def enter(self, rung: int, rows: Tensor, broken: Tensor, candidates: Tensor) -> None:
+        """Mark those of `rows` that are `broken` and still stood; the first rung that breaks one has it."""
+        fell = broken & (self.broken_by[rows] == STANDING)
+        self.broken_by[rows[fell]] = rung
+        self.adversarial[rows[fell]] = candidates[fell].detach().float()
+
+    def note_alone(self, name: str, rows: Tensor, broken: Tensor) -> None:
+        """Write down how `rows` did against one attack alone."""
+        column = self.withstood.setdefault(name, torch.full((len(self),), -1, dtype=torch.int8, device=self.x.device))
+        column[rows] = (~broken).to(torch.int8)
+
+    def spend(self, rows: Tensor, forward: int, backward: int) -> None:
+        """Share passes among the rows they were for, exactly in sum.
+
+        Our own attacks spend equally on every row of a batch. A package does not say which example a pass
+        was for, so its total is shared evenly among those that entered.
+        """
+        for column, passes in ((self.forward, forward), (self.backward, backward)):
+            share, rest = divmod(passes, len(rows))
+            column[rows] += share
+            column[rows[:rest]] += 1
+
+    def write(self, path: Path, key: str) -> None:
+        """Keep the ledger's state in one atomic file; `key` names the weights and the protocol it is for."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("x", "withstood", "done")}
+        tensors |= {f"withstood/{name}": column for name, column in self.withstood.items()}
+        content = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        write_bytes(path, save(content, metadata={"key": key, "done": json.dumps(self.done)}))
+
+    def read(self, path: Path, key: str) -> bool:
+        """Take over the state that `write` kept, if it is there, whole and for `key`."""
+        try:
+            with safe_open(str(path), framework="pt", device=str(self.x.device)) as file:
+                metadata = file.metadata()
+                if metadata["key"] != key:
+                    return False
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError, KeyError, TypeError):
+            return False
+        self.withstood = {n.removeprefix("withstood/"): t for n, t in tensors.items() if n.startswith("withstood/")}
+        for name, tensor in tensors.items():
+            if not name.startswith("withstood/"):
+                setattr(self, name, tensor)
+        self.done = json.loads(metadata["done"])
+        return True

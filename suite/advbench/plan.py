@@ -1,0 +1,172 @@
+"""The plan: what would run, what is done already, what cannot run here and why.
+
+A `Job` is one task x defense x seed with every default filled in. Its id is a hash of everything that can
+change its result, so a finished job is never run twice and a changed one always is. Nothing here imports
+torch: a resolved plan is kept on disk, so that an unchanged one costs a few file stats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import advbench
+from advbench.record import load, whole, write_json
+from advbench.spec import BadInput, Spec, validate
+from advbench.task import Data, Evaluation, ThreatModel, Training
+
+PROTOCOL = 1
+"""Raised when the engine's results change; a golden test fails when they change and this did not."""
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Job(Spec):
+    """One task x defense x seed, fully resolved; it goes into the record as it is."""
+
+    task: str
+    title: str
+    label: str
+    seed: int
+    data: Data
+    data_sha256: str
+    model: dict[str, Any]
+    threat: ThreatModel
+    training: Training
+    evaluation: Evaluation
+    defense: dict[str, Any]
+    """name, file (as the task writes it, or null), sha256 of its source, and its fields."""
+    deviations: dict[str, Any] = {}
+    """Fields of `training` that this defense changed."""
+    threads: int
+    accelerator: bool
+    protocol: int = PROTOCOL
+
+    @property
+    def path(self) -> str:
+        """`task/label-sN`: where its files lie and how `--only` names it."""
+        return f"{self.task}/{self.label}-s{self.seed}"
+
+    def _training(self) -> dict[str, Any]:
+        """What the weights depend on; names, the other seeds and the checkpoint interval change nothing."""
+        plain = self.plain()
+        training = {k: v for k, v in plain["training"].items() if k not in ("seeds", "checkpoint_minutes")}
+        data = {k: v for k, v in plain["data"].items() if k not in ("path", "test")}
+        defense = {k: v for k, v in plain["defense"].items() if k not in ("name", "file")}
+        kept = {k: plain[k] for k in ("seed", "data_sha256", "model", "threat", "threads", "protocol")}
+        return {**kept, "training": training, "data": data, "defense": defense}
+
+    @property
+    def train_id(self) -> str:
+        """Names the trained weights: jobs that differ only in their evaluation share them."""
+        return _digest(self._training())
+
+    @property
+    def id(self) -> str:
+        """Names the result."""
+        return _digest({**self._training(), "test": self.data.test, "evaluation": self.plain()["evaluation"]})
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the plan."""
+
+    task: str
+    label: str
+    seed: int
+    base: Path
+    """The folder of the task file: defense files are relative to it."""
+    job: Job | None
+    """None when it cannot even be resolved (missing data)."""
+    seconds: float = 0
+    """Estimate of the job's time on one worker."""
+    skip: str = ""
+    """Why it cannot run here."""
+    cached: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"{self.task}/{self.label}-s{self.seed}"
+
+    @property
+    def state(self) -> str:
+        return "cached" if self.cached else "skip" if self.skip else "run"
+
+    def matches(self, pattern: str) -> bool:
+        """Whether `--only pattern` means this line: a case-sensitive glob on four names."""
+        names = (self.task, self.label, f"{self.task}/{self.label}", self.path)
+        return any(fnmatchcase(name, pattern) for name in names)
+
+
+def record_folder(results: Path, path: str) -> Path:
+    """Where the record of `task/label-sN` lies: small files, worth committing."""
+    return results / "records" / path
+
+
+def run_folder(results: Path, path: str) -> Path:
+    """Where a job's weights, checkpoint, journal and log lie: large files of one machine."""
+    return results / "runs" / path
+
+
+def finished(item: Item, results: Path) -> Item:
+    """The item, marked as cached when a whole record of this very job lies in `results`."""
+    if item.job is None:
+        return item
+    folder = record_folder(results, item.path)
+    try:
+        record = load(folder / "record.json")
+    except BadInput:
+        return item
+    done = record.status == "ok" and record.id == item.job.id and whole(record, folder)
+    return replace(item, cached=True, skip="") if done else item
+
+
+def _stats(files: Iterable[Path]) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    for file in files:
+        try:
+            stat = file.stat()
+            found.append([str(file), stat.st_size, stat.st_mtime_ns])
+        except OSError:
+            found.append([str(file), -1, -1])
+    return found
+
+
+def _cache_file(results: Path, task: Path, root: Path) -> Path:
+    return results / "runs" / "plans" / f"{_digest([str(task.resolve()), str(root.resolve()), advbench.__file__])}.json"
+
+
+def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path]) -> None:
+    """Keep a resolved task until one of the `watched` files changes."""
+    plain = [
+        {**vars(i), "base": str(i.base), "job": i.job.plain() if i.job else None, "cached": False} for i in items
+    ]
+    write_json(_cache_file(results, task, root), {"watched": _stats([task, *watched]), "items": plain})
+
+
+def recall(results: Path, task: Path, root: Path) -> list[Item] | None:
+    """The resolved lines of `task`, when nothing they depend on has changed since `remember`."""
+    try:
+        kept = json.loads(_cache_file(results, task, root).read_text(encoding="utf-8"))
+        if kept["watched"] != _stats(Path(path) for path, _, _ in kept["watched"]):
+            return None
+        return [
+            Item(**{**i, "base": Path(i["base"]), "job": validate(Job, i["job"]) if i["job"] else None})
+            for i in kept["items"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent or from another version: the plan is resolved again
+
+
+def order(items: Iterable[Item]) -> list[Item]:
+    """The cheapest job first, so that a mistake shows early; then longest first, so that no worker ends alone."""
+    by_cost = sorted(items, key=lambda item: (-item.seconds, item.path))
+    return by_cost[-1:] + by_cost[:-1]

@@ -1,0 +1,149 @@
+"""What a run shows while it works: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from advbench.board.table import Section
+from advbench.execute.local import Event
+from advbench.plan import Item
+
+PLAIN_SECONDS = 15
+"""How often a plain log says where a job stands."""
+
+
+def span(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def show_plan(console: Console, items: Sequence[Item], workers: int) -> None:
+    """The plan as a table: a line per defense of a task, with what will happen to its seeds and why."""
+    table = Table(title="Plan", title_justify="left")
+    for column in ("task", "defense", "seeds", "state", "estimate"):
+        table.add_column(column, justify="right" if column == "estimate" else "left", overflow="fold")
+    groups: dict[tuple[str, str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.task, item.label, item.skip if item.state == "skip" else item.state), []).append(item)
+    for (task, label, state), members in groups.items():
+        skipped = members[0].state == "skip"
+        cost = span(sum(item.seconds for item in members)) if state == "run" else ""
+        seeds = " ".join(str(item.seed) for item in members)
+        table.add_row(task, label, seeds, f"skipped: {state}" if skipped else state, cost)
+    console.print(table)
+    todo = [item for item in items if item.state == "run"]
+    counts = [(len(todo), "to run"), (sum(item.cached for item in items), "cached")]
+    counts.append((sum(item.state == "skip" for item in items), "skipped"))
+    line = f"{len(items)} jobs: " + ", ".join(f"{n} {word}" for n, word in counts if n)
+    if todo:
+        longest = max(item.seconds for item in todo)
+        wall = max(sum(item.seconds for item in todo) / workers, longest)
+        line += f"; about {span(wall)} with {workers} worker{'s' if workers > 1 else ''}"
+    console.print(line)
+
+
+def show_board(console: Console, section: Section) -> None:
+    """A task's standing as a table; the pages say more."""
+    table = Table(title=f"{section.title}: {section.setting}", title_justify="left")
+    for column in ("defense", "clean", f"robust ({section.protocol})", "seeds", "training", "notes"):
+        table.add_column(column, justify="right" if column in ("clean", "training") else "left", overflow="fold")
+    for group in section.groups:
+        seeds = " ".join("FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None) for r in group.rows)
+        cost = span(group.train_seconds) if group.train_seconds else ""
+        notes = "; ".join(note.text for note in group.notes)
+        table.add_row(group.label, _percent(group.clean), _percent(group.robust), seeds, cost, notes)
+    console.print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+class Show:
+    """Receives every Event of a run; a context manager around it."""
+
+    def __init__(self, console: Console, items: Sequence[Item], workers: int) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.left = {item.path: item.seconds for item in items}
+        self.planned = sum(self.left.values())
+        self.workers = workers
+        self.started = time.monotonic()
+        self.said: dict[str, float] = {}
+        self.ended = 0
+        self.count = len(items)
+        self.bars: dict[str, TaskID] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+        self.progress = Progress(*columns, console=console, transient=True)
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.progress.start()
+            self.all = self.progress.add_task("all jobs", total=self.planned or 1, words="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.live:
+            self.progress.stop()
+
+    def eta(self) -> str:
+        """Time left by the estimates, corrected by how they did so far; empty until something is known."""
+        remaining = sum(self.left.values())
+        finished = self.planned - remaining
+        elapsed = time.monotonic() - self.started
+        if finished <= 0.02 * self.planned or elapsed < 3:
+            return ""
+        return f"{span(remaining * elapsed / finished)} left"
+
+    def __call__(self, event: Event) -> None:
+        path = event.item.path
+        match event.stage:
+            case "start":
+                self._begin(path)
+            case "ok" | "failed":
+                self._end(event, path)
+            case _:
+                self._move(event, path)
+
+    def _begin(self, path: str) -> None:
+        self.said[path] = time.monotonic()
+        if self.live:
+            self.bars[path] = self.progress.add_task(path, total=None, words="starting")
+        else:
+            self.console.print(f"start  {path}", highlight=False, markup=False)
+
+    def _end(self, event: Event, path: str) -> None:
+        self.left[path] = 0
+        self.ended += 1
+        word = "done  " if event.stage == "ok" else "FAILED"
+        if path in self.bars:
+            self.progress.remove_task(self.bars.pop(path))
+            self.progress.update(self.all, completed=self.planned - sum(self.left.values()), words=self.eta())
+        line = f"{word} {path}  {event.words}  [{self.ended}/{self.count}, {span(event.seconds)}]"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _move(self, event: Event, path: str) -> None:
+        # Training and evaluation are taken as halves of a job: rough, but it moves, and the next end corrects it.
+        share = (event.done / max(event.total, 1)) / 2 + (0.5 if event.stage == "evaluate" else 0)
+        self.left[path] = event.item.seconds * (1 - share)
+        unit = "epoch" if event.stage == "train" else "attack step"
+        words = f"{event.stage}: {unit} {event.done}/{event.total} {event.words}"
+        if path in self.bars:
+            self.progress.update(self.bars[path], total=1.0, completed=share, words=words)
+            self.progress.update(self.all, completed=self.planned - sum(self.left.values()), words=self.eta())
+        elif time.monotonic() - self.said[path] > PLAIN_SECONDS:
+            self.said[path] = time.monotonic()
+            tail = f" ({self.eta()})" if self.eta() else ""
+            self.console.print(f"  ...  {path}  {words}{tail}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,203 @@
+"""Records: what a job leaves behind, and the files that hold it.
+
+A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it. The JSON is written
+last and carries the digests of the other two, so a record is either whole or absent. Numbers are numbers,
+accuracies are fractions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from advbench.spec import BadInput, Spec, complaints, validate
+
+SCHEMA = 1
+"""Raised when the meaning of a record's fields changes; an older one is upgraded or refused by name."""
+
+VOLATILE = frozenset(
+    {
+        "cost.train_seconds",
+        "cost.eval_seconds",
+        "cost.peak_memory_bytes",
+        "cost.joules",
+        "history.seconds",
+        "provenance.date",
+        "provenance.host",
+        "provenance.git",
+    }
+)
+"""The fields in which a record may differ from its own rerun on the same machine."""
+
+
+class Accuracy(Spec):
+    """A share of `n` examples with its 95 % Wilson interval."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    protocol: str | None = None
+
+
+class Scores(Spec):
+    """What one set of weights withstood."""
+
+    clean: Accuracy
+    robust: Accuracy | None = None
+    """After the whole ladder: the per-example worst case."""
+    attacks: dict[str, float] = {}
+    """Accuracy after each rung, cumulative."""
+    alone: dict[str, float] = {}
+    """Accuracy under each attack alone."""
+    alone_n: dict[str, int] = {}
+    """On how many examples each of those was measured."""
+    curve: dict[str, float] = {}
+    """PGD-20 alone at other radii."""
+
+
+class Cost(Spec):
+    """Example passes of the result (not of redone work), seconds and memory of the process."""
+
+    train_seconds: float = 0
+    eval_seconds: float = 0
+    train_forward: int = 0
+    train_backward: int = 0
+    forward: int = 0
+    backward: int = 0
+    peak_memory_bytes: int = 0
+    joules: float | None = None
+
+
+class Flag(Spec):
+    """Something that looks wrong, with the numbers that say so."""
+
+    name: str
+    message: str
+    evidence: dict[str, Any] = {}
+
+
+class Epoch(Spec):
+    """One line of the training history; accuracies on validation, None where not finite."""
+
+    epoch: int
+    loss: float | None
+    clean: float
+    fgsm: float
+    pgd: float
+    top_class: float
+    """Share of the most predicted class."""
+    eps: float
+    lr: float
+    seconds: float
+    forward: int
+    backward: int
+    extra: dict[str, float] = {}
+    """What the defense itself reports."""
+
+
+class Record(Spec):
+    """One job's outcome."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema")
+    id: str
+    task: str
+    defense: str
+    label: str
+    seed: int
+    status: Literal["ok", "failed"]
+    job: dict[str, Any]
+    scores: Scores | None = None
+    checkpoints: dict[str, Scores] = {}
+    best_epoch: int | None = None
+    history: tuple[Epoch, ...] = ()
+    cost: Cost = Cost()
+    flags: tuple[Flag, ...] = ()
+    provenance: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    """sha256 of each file beside the record."""
+    error: str | None = None
+    """The traceback of a failed job."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` in one step: a reader sees the old file or the new one, after a crash too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, atomically. NaN is refused: it is not JSON."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -> Record:
+    """Write `record` and the files `beside` it into `folder`; returns it with their digests."""
+    beside = beside or {}
+    target = folder / "record.json"
+    # An old JSON beside new tables would be neither record, so it goes first and the new one comes last.
+    target.unlink(missing_ok=True)
+    for old in ("examples.parquet", "adversarial.safetensors"):
+        if old not in beside:
+            (folder / old).unlink(missing_ok=True)
+    for name, content in beside.items():
+        write_bytes(folder / name, content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(beside.items())}
+    record = record.model_copy(update={"files": digests})
+    write_json(target, record.plain())
+    return record
+
+
+def load(path: Path) -> Record:
+    """Read one `record.json`. Raises BadInput that names what is wrong with it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"{path}: not a record: {error}") from None
+    version = raw.get("schema") if isinstance(raw, dict) else None
+    if version != SCHEMA:
+        raise BadInput(f"{path}: record schema {version!r}, this advbench reads {SCHEMA}; run its job again")
+    try:
+        return validate(Record, raw)
+    except ValidationError as error:
+        raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
+
+
+def load_all(folder: Path) -> Iterator[Record]:
+    """Every record under `folder`, in the order of their paths."""
+    for path in sorted(folder.glob("*/*/record.json")):
+        yield load(path)
+
+
+def whole(record: Record, folder: Path) -> bool:
+    """Whether the files beside `record` in `folder` are the ones it was written with."""
+    try:
+        return all(hashlib.sha256((folder / n).read_bytes()).hexdigest() == d for n, d in record.files.items())
+    except OSError:
+        return False
+
+
+def stable(record: Record) -> dict[str, Any]:
+    """The record without its `VOLATILE` fields: equal for two runs of the same job on one machine."""
+    plain = record.plain()
+    for path in VOLATILE:
+        section, field = path.split(".")
+        values = plain[section]
+        for item in values if isinstance(values, list) else [values]:
+            item.pop(field, None)
+    return plain

@@ -1,0 +1,164 @@
+"""From a task file to its jobs: every name found, every default filled in, every error told at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from advbench.attacks.base import Attack
+from advbench.data.base import DataSet, Missing, Source
+from advbench.data.subsets import choose
+from advbench.defense import Defense
+from advbench.estimate import rate, seconds
+from advbench.find import PACKAGE, build, defense, defense_file, named, part, plain, source
+from advbench.models.base import Model
+from advbench.plan import Item, Job
+from advbench.spec import BadInput, complaints, validate
+from advbench.task import Defended, Entry, Evaluation, Task, Training, check, read
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A task file's jobs and the files they depend on; a skipped task has items without jobs."""
+
+    items: list[Item]
+    watched: list[Path]
+
+
+def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
+    """Read and check a whole task file. Raises BadInput with every error that it has, prefixed by its path.
+
+    `loaded` keeps data sets between the tasks of one plan.
+    """
+    raw = read(path)
+    task, errors = check(raw)
+    errors += _part_errors(raw, path.parent)
+    if task is None or errors:
+        raise BadInput(*(f"{path}: {line}" for line in errors))
+    files = [defense_file(entry, path.parent) for entry in task.defense]
+    classes = [defense(file) for file in files]
+    labels = [entry.label or made.name for entry, made in zip(task.defense, classes, strict=True)]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
+    lines = [(label, seed) for label in labels for seed in task.training.seeds]
+    try:
+        data = source(task.data)
+        watched = [*files, *data.files(root)]
+        key = f"{data.name}/{data.path}"
+        if key not in loaded:
+            loaded[key] = data.load(root)
+    except Missing as missing:
+        return Resolved([Item(path.stem, lab, seed, path.parent, None, skip=str(missing)) for lab, seed in lines], [])
+    try:
+        items = _items(task, path, loaded[key], classes, files)
+    except BadInput as error:
+        raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
+    package = sorted(PACKAGE.rglob("*.py"))
+    return Resolved(items, [*package, *watched])
+
+
+def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
+    """What is wrong with the tables that only a part's class can judge; structural errors are skipped here."""
+    errors: list[str] = []
+
+    def attempt(where: str, values: Any, schema: type[Entry | Defended], make: Any) -> None:
+        try:
+            make(validate(schema, {"name": values} if isinstance(values, str) else values))
+        except ValidationError:
+            pass  # `check` has said it
+        except BadInput as error:
+            errors.extend(f"{where}: {line}" for line in error.lines)
+
+    def model(entry: Entry) -> None:
+        build(part(Model, entry.name), entry.fields)
+
+    def attack(entry: Entry) -> None:
+        build(part(Attack, entry.name), entry.fields)
+
+    def one_defense(entry: Defended) -> None:
+        made = defense(defense_file(entry, base))
+        build(made, entry.fields)
+
+    data: Any = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
+        try:
+            part(Source, str(data["name"]))
+        except BadInput as error:
+            errors.extend(f"data.name: {line}" for line in error.lines)
+    attempt("model", raw.get("model"), Entry, model)
+    ladder: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
+    for i, entry in enumerate(ladder if isinstance(ladder, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        attempt(f"evaluation.attacks[{i}]", entry, Entry, attack)
+    defenses: Any = raw.get("defense", [])
+    for i, entry in enumerate(defenses if isinstance(defenses, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+        title = f' "{entry.get("name") or entry.get("file")}"' if isinstance(entry, dict) else ""  # pyright: ignore[reportUnknownMemberType]
+        attempt(f"defense[{i}]{title}", entry, Defended, one_defense)
+    return errors
+
+
+def _items(
+    task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]
+) -> list[Item]:
+    model = named(Model, {"name": task.model.name, **task.model.fields})
+    attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+    evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
+    subsets = choose(dataset, task.data, "cpu")
+    speed = rate(model, dataset)
+    no_device = task.resources.accelerator and not torch.accelerator.is_available()
+    digest = dataset.sha256
+    items: list[Item] = []
+    for number, (entry, kind, file) in enumerate(zip(task.defense, classes, files, strict=True)):
+        made = build(kind, entry.fields)
+        where = f'defense[{number}] "{entry.name or entry.file}"'
+        training, deviations = _training(task.training, entry.training, where)
+        norms = [made.norms, *(a.norms for a in attacks)]
+        skip = "needs an accelerator, and this machine has none" if no_device else ""
+        if any(task.threat.norm not in known for known in norms):
+            skip = f"not defined for {task.threat.norm}"
+        for seed in task.training.seeds:
+            job = Job(
+                task=path.stem,
+                title=task.title,
+                label=entry.label or made.name,
+                seed=seed,
+                data=task.data,
+                data_sha256=digest,
+                model=plain(model),
+                threat=task.threat,
+                training=training,
+                evaluation=evaluation,
+                defense={
+                    "name": made.name,
+                    "file": entry.file,
+                    "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                    **made.plain(),
+                },
+                deviations=deviations,
+                threads=task.resources.threads,
+                accelerator=task.resources.accelerator,
+            )
+            cost = seconds(training, evaluation, made, attacks, subsets, dataset.classes, speed)
+            items.append(Item(job.task, job.label, seed, path.parent, job, cost, skip))
+    return items
+
+
+def _training(base: Training, changes: dict[str, Any], where: str) -> tuple[Training, dict[str, Any]]:
+    if "seeds" in changes:
+        raise BadInput(f"{where}.training: seeds belong to the task, so that all defenses have the same ones")
+    plain = base.plain()
+    training = build_training({**plain, **changes}, f"{where}.training")
+    return training, {key: value for key, value in training.plain().items() if value != plain[key]}
+
+
+def build_training(fields: dict[str, Any], where: str) -> Training:
+    """A Training from its table. Raises BadInput with one line for each wrong field."""
+    try:
+        return validate(Training, fields)
+    except ValidationError as error:
+        raise BadInput(*complaints(error, Training, where)) from None

@@ -1,0 +1,234 @@
+"""The conveyor, one job at a time: data, train, evaluate, flags, record."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import platform
+import resource
+import subprocess
+import sys
+import traceback
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save as safetensors
+from torch import Tensor, nn
+
+import advbench
+from advbench import find, flags
+from advbench.attacks.base import Attack
+from advbench.attacks.pgd import PGD
+from advbench.data.base import DataSet
+from advbench.data.subsets import choose
+from advbench.evaluate import Verdicts, evaluate
+from advbench.models.base import Model
+from advbench.plan import Item, Job, record_folder, run_folder
+from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
+from advbench.seeds import derive
+from advbench.task import Evaluation
+from advbench.threat import Threat
+from advbench.train import Diverged, Tell, Trained, Weights, train
+
+KEPT = 64
+"""Broken examples that a record keeps as images, for audits and for eyes."""
+
+
+def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: Tell) -> Record:
+    """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong."""
+    job = item.job
+    assert job is not None
+    folder = run_folder(results, job.path)
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    dataset = _dataset(job, root)
+    subsets = choose(dataset, job.data, device)
+    torch.manual_seed(derive(job.seed, "init"))
+    model = find.named(Model, job.model).build(dataset.shape, dataset.classes).to(device)
+    threat = Threat(job.threat.norm, float(job.threat.eps))
+    defense = find.job_defense(job, item.base)
+    trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
+    digests = {name: _keep(folder / f"{name}.safetensors", w) for name, w in _weights(trained).items()}
+
+    attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in job.evaluation.attacks]
+    found: dict[str, Verdicts] = {}
+    for name, weights in _weights(trained).items():
+        full = name == job.evaluation.checkpoint or job.evaluation.both
+        ladder, how = (attacks, job.evaluation) if full else ([PGD(steps=20, label="pgd-20")], _quick(job.evaluation))
+        model.load_state_dict(weights)
+        key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}"
+        found[name] = evaluate(
+            model, subsets.test, threat, ladder, how, dataset.classes, folder / "journal" / name, key, tell
+        )
+    verdicts = found[job.evaluation.checkpoint]
+    raised = flags.of_training(trained.history, eps=threat.eps, adversarial=defense.adversarial)
+    record = _record(job, "ok", trained.history).model_copy(
+        update={
+            "scores": verdicts.scores,
+            "checkpoints": {name: v.scores for name, v in found.items()},
+            "best_epoch": trained.best_epoch,
+            "cost": _cost(trained, found, device),
+            "flags": tuple(raised + flags.of_evaluation(verdicts)),
+            "provenance": _provenance(device, digests, subsets.test.stored.dtype),
+        }
+    )
+    beside = {"examples.parquet": _examples(verdicts), "adversarial.safetensors": _adversarial(verdicts)}
+    return save(record, record_folder(results, job.path), beside)
+
+
+def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ()) -> Record:
+    """Write down that a job failed and why; the next run tries it again."""
+    dead = "Diverged" in error
+    raised = (Flag(name="dead", message=error.strip().splitlines()[-1]),) if dead else ()
+    record = _record(job, "failed", history).model_copy(update={"error": error, "flags": raised})
+    return save(record, record_folder(results, job.path))
+
+
+def attempt(item: Item, results: Path, root: Path, device: torch.device, tell: Tell) -> Record:
+    """`run_job`, with whatever it raises turned into a FAILED record."""
+    assert item.job is not None
+    try:
+        return run_job(item, results, root, device, tell)
+    except Diverged as error:
+        return failed(item.job, results, f"Diverged: {error}")
+    except Exception:  # a defense file may raise anything; the other jobs go on
+        return failed(item.job, results, traceback.format_exc())
+
+
+_loaded: dict[str, DataSet] = {}
+
+
+def _dataset(job: Job, root: Path) -> DataSet:
+    if job.data_sha256 not in _loaded:
+        _loaded.clear()  # one at a time: a worker's next job is most often of the same task
+        dataset = find.source(job.data).load(root)
+        if dataset.sha256 != job.data_sha256:
+            raise RuntimeError(f"the data '{job.data.name}' changed since the plan was made; run again")
+        _loaded[job.data_sha256] = dataset
+    return _loaded[job.data_sha256]
+
+
+def _weights(trained: Trained) -> dict[str, Weights]:
+    return {"best": trained.best, "last": trained.last}
+
+
+def _keep(path: Path, weights: Weights) -> str:
+    content = safetensors({name: value.contiguous().cpu() for name, value in weights.items()})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _quick(how: Evaluation) -> Evaluation:
+    return how.model_copy(update={"curve": (), "alone": 0})
+
+
+def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
+    return Record.model_validate(
+        {
+            "schema": 1,
+            "id": job.id,
+            "task": job.task,
+            "defense": job.defense["name"],
+            "label": job.label,
+            "seed": job.seed,
+            "status": status,
+            "job": job.plain(),
+            "history": history,
+        }
+    )
+
+
+def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) -> Cost:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory *= 1 if sys.platform == "darwin" else 1024  # kilobytes everywhere but on macOS
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device)
+    return Cost(
+        train_seconds=round(sum(e.seconds for e in trained.history), 3),
+        eval_seconds=round(sum(v.seconds for v in found.values()), 3),
+        train_forward=sum(e.forward for e in trained.history),
+        train_backward=sum(e.backward for e in trained.history),
+        forward=sum(int(v.ledger.forward.sum()) for v in found.values()),
+        backward=sum(int(v.ledger.backward.sum()) for v in found.values()),
+        peak_memory_bytes=memory,
+    )
+
+
+def _provenance(device: torch.device, digests: dict[str, str], stored: torch.dtype) -> dict[str, Any]:
+    return {
+        "advbench": advbench.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
+        "stored": str(stored).removeprefix("torch."),
+        "deterministic": device.type == "cpu",
+        "weights_sha256": digests,
+        "git": _git(),
+        "host": platform.node(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        keys = ("vendor_id", "cpu family", "model", "model name")
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        known = {key.strip(): value.strip() for key, value in facts.items()}
+        return f"cpu: {' '.join(known.get(key, '?') for key in keys)}"
+    except OSError:
+        return f"cpu: {platform.processor() or platform.machine()}"
+
+
+@cache
+def _git() -> str | None:
+    """The commit of the checkout that runs, with a + when it has changes; None outside one."""
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return told.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _examples(verdicts: Verdicts) -> bytes:
+    ledger = verdicts.ledger
+    table = pa.table(
+        {
+            "index": ledger.index.numpy(),
+            "label": ledger.labels.numpy(),
+            "predicted": ledger.predicted.numpy(),
+            "margin": ledger.margin.numpy(),
+            "broken_by": pa.array(verdicts.broken_by, pa.string()),
+            "forward": ledger.forward.numpy(),
+            "backward": ledger.backward.numpy(),
+        }
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)  # pyright: ignore[reportUnknownMemberType]
+    return buffer.getvalue()
+
+
+def _adversarial(verdicts: Verdicts) -> bytes:
+    ledger = verdicts.ledger
+    rows = (ledger.broken_by >= 0).nonzero().squeeze(1)[:KEPT]
+    kept: dict[str, Tensor] = {"index": ledger.index[rows], "images": ledger.adversarial[rows].contiguous()}
+    return safetensors(kept)

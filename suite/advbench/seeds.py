@@ -1,0 +1,78 @@
+"""Where every random number comes from: one seed, split by name, never a shared global stream.
+
+Two streams with different names are independent, so adding a draw in one place moves nothing in another,
+and a stream can be made again at any epoch or block without replaying the ones before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for the stream `names` under `seed`."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(device: torch.device | str, seed: int, *names: str | int) -> torch.Generator:
+    """A fresh generator for the stream `names` under `seed` on `device`."""
+    return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+class Noise(Protocol):
+    """What draws random numbers of the shape of a batch."""
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """U(-1, 1) of x's shape."""
+        ...
+
+    def normal(self, x: Tensor) -> Tensor:
+        """N(0, 1) of x's shape."""
+        ...
+
+
+class Stream:
+    """Noise for training: the next numbers of one generator.
+
+    >>> import torch
+    >>> Stream(generator("cpu", 0, "attack")).uniform(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, source: torch.Generator) -> None:
+        self.generator = source
+
+    def uniform(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x).normal_(generator=self.generator)
+
+
+class BlockNoise:
+    """Noise for evaluation: the numbers belong to an example's place in its block, not to its batch.
+
+    Every draw is made for the whole block and the wanted rows are taken, so an example meets the same
+    numbers whatever the batch size is and whoever else still stands.
+    """
+
+    def __init__(self, device: torch.device, seed: int, size: int, rows: Tensor) -> None:
+        """`size` examples in the block; `rows` (B,) are the places of the batch's examples in it."""
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.seed = seed
+        self.size = size
+        self.rows = rows
+
+    def _block(self, x: Tensor) -> Tensor:
+        return torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        return self._block(x).uniform_(-1, 1, generator=self.generator)[self.rows]
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self._block(x).normal_(generator=self.generator)[self.rows]

@@ -1,0 +1,230 @@
+"""A task file: TOML in, a frozen `Task` out; everything that can be checked without torch is checked here.
+
+What a defense, an attack or a model may be told is known only by its own class, so those tables are kept as
+written (`Entry`) and `advbench.find` checks them against the class.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from advbench.spec import BadInput, Number, Spec, complaints, validate
+
+
+class Entry(Spec):
+    """The name of a part and that part's own fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Data(Spec):
+    """Which examples. Subsets belong to the task: every defense and every seed meets the same ones."""
+
+    name: str
+    path: str | None = None
+    """For `image-folder` and `npz`: the folder or file, relative to the data root."""
+    train: int | None = Field(default=None, ge=1)
+    """Training examples; default: all that validation leaves."""
+    validation: int | None = Field(default=None, ge=1)
+    """Examples held out of the official training split to choose a checkpoint; default: a tenth, at most 1,000."""
+    test: int | None = Field(default=None, ge=1)
+    """Examples of the official test split; default: all."""
+    order: Literal["stratified", "first"] = "stratified"
+    """`stratified`: classes in proportion, drawn with `seed`; `first`: in file order, as RobustBench does."""
+    seed: int = Field(default=0, ge=0)
+
+
+class ThreatModel(Spec):
+    """A norm ball in pixel units, pixels in [0, 1]."""
+
+    norm: Literal["Linf", "L2"]
+    eps: Number
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.eps <= 0:
+            raise ValueError(f"eps should be above 0, not {self.eps}")
+        if self.norm == "Linf" and self.eps > 1:
+            raise ValueError(
+                f"eps should be at most 1 in Linf, where pixels lie in [0, 1], not {self.eps}; for n of 255 write n/255"
+            )
+        return self
+
+
+class Training(Spec):
+    """The budget that every defense of the task gets."""
+
+    epochs: int = Field(ge=1)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    batch: int = Field(default=128, ge=2)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    """Peak learning rate."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["cyclic", "piecewise", "cosine", "constant"] = "cyclic"
+    """Per step. cyclic: 0 to lr to 0 in straight lines (fast AT); piecewise: times `decay` at each milestone."""
+    peak: float = Field(default=0.5, gt=0, lt=1)
+    """cyclic: the share of training at which lr is reached."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """piecewise: shares of training (Rice et al. 2020 drop at 100 and 150 of 200 epochs)."""
+    decay: float = Field(default=0.1, gt=0, le=1)
+    eps_ramp: float = Field(default=0, ge=0)
+    """Epochs over which the training eps grows from 0 in a straight line."""
+    augment: Literal["none", "crop-flip"] = "none"
+    """crop-flip: pad by 4 pixels, random crop, random mirror."""
+    checkpoint_minutes: float = Field(default=5, gt=0)
+    """A checkpoint is written after every epoch, and within one at least this often."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds should be distinct and not negative, not {list(seeds)}")
+        return seeds
+
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if sorted(milestones) != list(milestones) or not all(0 < m < 1 for m in milestones):
+            raise ValueError(f"milestones should be rising shares of training between 0 and 1, not {list(milestones)}")
+        return milestones
+
+
+class Evaluation(Spec):
+    """How the trained model is attacked."""
+
+    attacks: tuple[Entry, ...] = (Entry(name="fgsm"), Entry(name="pgd"), Entry(name="autoattack"))
+    """The ladder, cheapest first; each rung meets what still stands."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which weights fill `scores`; the other ones get clean and PGD-20 unless `both`."""
+    both: bool = False
+    curve: tuple[Number, ...] = ()
+    """Radii at which PGD-20 alone draws the robustness curve."""
+    alone: int = Field(default=64, ge=0)
+    """Test examples on which each part of AutoAttack also runs alone, for the flags."""
+    block: int = Field(default=500, ge=1)
+    """Examples that share a seed and a journal entry; a part of the protocol, unlike the batch."""
+    batch: int = Field(default=500, ge=1)
+    """Examples a forward pass of our own attacks; changes nothing but memory."""
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _names(cls, attacks: Any) -> Any:
+        if not isinstance(attacks, list):
+            return attacks
+        items: list[Any] = attacks
+        return tuple({"name": a} if isinstance(a, str) else a for a in items)
+
+    @field_validator("attacks")
+    @classmethod
+    def _ladder(cls, attacks: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        if not attacks:
+            raise ValueError("attacks should name at least one attack")
+        labels = [a.fields.get("label") or a.name for a in attacks]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"attack '{twice[0]}' stands there twice; give one of them a label")
+        return attacks
+
+    @field_validator("curve")
+    @classmethod
+    def _radii(cls, curve: tuple[Number, ...]) -> tuple[Number, ...]:
+        if any(eps <= 0 for eps in curve) or len(set(curve)) < len(curve):
+            raise ValueError("curve should hold distinct radii above 0")
+        return tuple(sorted(curve))
+
+
+class Resources(Spec):
+    """What a job needs to run."""
+
+    accelerator: bool = False
+    """Skip the task, with a reason, where there is none."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads a job; part of the job's identity, because sums depend on it."""
+
+
+class Defended(Spec):
+    """One `[[defense]]`: a baseline by name or a file, and that defense's own fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str | None = None
+    file: str | None = None
+    label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names paths and rows; default: the defense's name."""
+    training: dict[str, Any] = {}
+    """Fields of `[training]` that this defense changes; the record says so."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.name is None) == (self.file is None):
+            raise ValueError("should have a name or a file, and only one of them")
+        return self
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Task(Spec):
+    """Everything a task file says."""
+
+    version: Literal[1]
+    title: str
+    data: Data
+    model: Entry
+    threat: ThreatModel
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    defense: tuple[Defended, ...] = Field(min_length=1)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a task file as written. Raises BadInput with the line of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read: {error}") from None
+
+
+def check(raw: dict[str, Any]) -> tuple[Task | None, list[str]]:
+    """The Task that `read` tables describe, or None and one line for each thing that is wrong."""
+    try:
+        return validate(Task, raw), []
+    except ValidationError as error:
+        return None, complaints(error, Task)
+
+
+def files(paths: list[Path]) -> list[Path]:
+    """The task files that `paths` mean: a file itself, a folder's own *.toml. Raises BadInput."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.glob("*.toml"))
+            if not inside:
+                raise BadInput(f"{path}: no task file (*.toml) in this folder; its subfolders are suites of their own")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise BadInput(f"{path}: no such file or folder")
+    # A file named beside its own folder is meant once.
+    found = list({path.resolve(): path for path in found}.values())
+    names = [path.stem for path in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"two task files are called '{twice[0]}'; the name is the task's name in the results")
+    return found

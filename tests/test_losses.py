@@ -1,0 +1,57 @@
+"""Losses against float64 arithmetic written out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from advbench.losses import cross_entropy, margin
+
+LOGITS = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 5
+LABELS = torch.arange(40) % 7
+
+
+def reference(row: list[float], label: int) -> float:
+    top = max(row)
+    return top + math.log(math.fsum(math.exp(v - top) for v in row)) - row[label]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_cross_entropy_is_minus_log_softmax_of_each_example(dtype, tolerance):
+    expected = [reference(row, label) for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True)]
+
+    found = cross_entropy(LOGITS.to(dtype), LABELS)
+
+    assert found.tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+def test_cross_entropy_stays_finite_where_softmax_saturates():
+    logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+
+    assert cross_entropy(logits, torch.tensor([0, 0])).tolist() == [0.0, 1000.0]
+
+
+def test_margin_is_negative_exactly_where_the_prediction_is_wrong():
+    found = margin(LOGITS, LABELS)
+
+    for value, row, label in zip(found.tolist(), LOGITS.tolist(), LABELS.tolist(), strict=True):
+        assert value == row[label] - max(v for i, v in enumerate(row) if i != label)
+    assert torch.equal(found > 0, LOGITS.argmax(1) == LABELS)
+    assert (found < 0).any()
+    assert (found > 0).any()
+
+
+def test_margin_does_not_write_into_the_logits():
+    logits = LOGITS.clone()
+    margin(logits, LABELS)
+
+    assert torch.equal(logits, LOGITS)
+
+
+def test_losses_of_a_non_finite_model_say_so():
+    logits = torch.tensor([[math.nan, 0.0]])
+
+    assert cross_entropy(logits, torch.tensor([1])).isnan().all()
+    assert margin(logits, torch.tensor([1])).isnan().all()

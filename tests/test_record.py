@@ -1,0 +1,226 @@
+"""Records on disk: whole or absent, equal when read again, refused by name when they are of another age."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advbench.record import (
+    SCHEMA,
+    VOLATILE,
+    Accuracy,
+    Cost,
+    Epoch,
+    Flag,
+    Record,
+    Scores,
+    load,
+    load_all,
+    save,
+    stable,
+    whole,
+    write_bytes,
+    write_json,
+)
+from advbench.spec import BadInput
+
+BESIDE = {"examples.parquet": b"rows", "adversarial.safetensors": b"pixels"}
+
+
+def record(**changes: Any) -> Record:
+    scores = Scores(
+        clean=Accuracy(accuracy=0.9, low=0.8, high=0.95, n=100),
+        robust=Accuracy(accuracy=0.5, low=0.4, high=0.6, n=100, protocol="autoattack"),
+        attacks={"fgsm": 0.6, "autoattack": 0.5},
+        alone={"fgsm": 0.6},
+        alone_n={"fgsm": 64},
+        curve={"1/20": 0.7},
+    )
+    epoch = Epoch(
+        epoch=1,
+        loss=None,
+        clean=0.9,
+        fgsm=0.6,
+        pgd=0.5,
+        top_class=0.1,
+        eps=0.15,
+        lr=0.1,
+        seconds=2.5,
+        forward=10,
+        backward=9,
+        extra={"fosc": 0.25},
+    )
+    values: dict[str, Any] = {
+        "id": "5f0c",
+        "task": "digits-linf",
+        "defense": "pgd-at",
+        "label": "pgd-at",
+        "seed": 0,
+        "status": "ok",
+        "job": {"threat": {"eps": "3/20"}, "nested": [1, 2.5, None, True]},
+        "scores": scores,
+        "checkpoints": {"last": scores},
+        "best_epoch": 1,
+        "history": (epoch, epoch.model_copy(update={"epoch": 2, "seconds": 3.5})),
+        "cost": Cost(train_seconds=1.5, eval_seconds=2.5, forward=7, backward=5, peak_memory_bytes=9, joules=3.5),
+        "flags": (Flag(name="masking", message="black box beats white box", evidence={"epoch": 17}),),
+        "provenance": {"torch": "2.15.0", "date": "2026-11-20", "host": "a", "git": "b", "threads": 1},
+    }
+    return Record(**values | changes)
+
+
+def test_write_read_equal(tmp_path: Path):
+    saved = save(record(), tmp_path / "r", BESIDE)
+
+    assert load(tmp_path / "r" / "record.json") == saved
+    assert set(saved.files) == set(BESIDE)
+    assert saved.model_copy(update={"files": {}}) == record()
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [*sorted(BESIDE), "record.json"]
+
+
+def test_the_file_says_schema_and_holds_numbers(tmp_path: Path):
+    save(record(), tmp_path)
+
+    raw = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+    assert raw["schema"] == SCHEMA
+    assert "schema_version" not in raw
+    assert raw["scores"]["clean"]["accuracy"] == 0.9
+
+
+@pytest.mark.parametrize("schema", [SCHEMA - 1, SCHEMA + 1, None, "1"])
+def test_a_record_of_another_age_is_refused_by_name(tmp_path: Path, schema):
+    path = tmp_path / "record.json"
+    write_json(path, record().plain() | {"schema": schema})
+
+    with pytest.raises(BadInput) as error:
+        load(path)
+    assert f"{path}: record schema {schema!r}, this advbench reads {SCHEMA}" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '"text"', "\udcff"])
+def test_what_is_no_record_is_refused(tmp_path: Path, content):
+    path = tmp_path / "record.json"
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+
+    with pytest.raises(BadInput, match=r"record\.json: "):
+        load(path)
+
+
+def test_a_record_with_wrong_fields_is_told_all_of_them(tmp_path: Path):
+    path = tmp_path / "record.json"
+    write_json(path, record().plain() | {"sede": 1, "seed": "0"})
+
+    with pytest.raises(BadInput) as error:
+        load(path)
+    assert sorted(error.value.lines) == [
+        f"{path}: no field 'sede'; did you mean 'seed'?",
+        f'{path}: seed: should be a valid integer, not "0"',
+    ]
+
+
+@pytest.mark.parametrize("name", list(BESIDE))
+def test_a_flipped_byte_beside_the_record_is_found(tmp_path: Path, name):
+    saved = save(record(), tmp_path, BESIDE)
+    assert whole(saved, tmp_path)
+
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+    assert not whole(saved, tmp_path)
+    path.unlink()
+    assert not whole(saved, tmp_path)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_crash_at_any_write_leaves_no_record_and_no_scrap(tmp_path: Path, monkeypatch, step, again):
+    if again:
+        save(record(), tmp_path, dict.fromkeys(BESIDE, b"older"))
+    writes = 0
+    replace = Path.replace
+
+    def crashing(self: Path, target: Path) -> Path:
+        nonlocal writes
+        if writes == step:
+            raise OSError("no space left on device")
+        writes += 1
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", crashing)
+    with pytest.raises(OSError, match="no space"):
+        save(record(), tmp_path, BESIDE)
+
+    assert not (tmp_path / "record.json").exists()
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    assert whole(save(record(), tmp_path, BESIDE), tmp_path)
+
+
+def test_a_crash_while_replacing_one_file_leaves_the_old_one(tmp_path: Path, monkeypatch):
+    path = tmp_path / "f"
+    write_bytes(path, b"old")
+
+    def crash(*_: object) -> None:
+        raise OSError("power")
+
+    monkeypatch.setattr("os.fsync", crash)
+    with pytest.raises(OSError, match="power"):
+        write_bytes(path, b"new")
+
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_an_earlier_run_do_not_stay_beside_a_record_that_lacks_them(tmp_path: Path):
+    save(record(), tmp_path, BESIDE)
+    save(record(status="failed", scores=None, error="Traceback"), tmp_path)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_nan_is_refused_in_declared_and_in_free_fields(tmp_path: Path):
+    with pytest.raises(ValueError, match="finite"):
+        Accuracy(accuracy=float("nan"), low=0, high=1, n=1)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save(record(provenance={"loss": float("nan")}), tmp_path)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_records_are_read_in_the_order_of_their_paths(tmp_path: Path):
+    for folder in ("b/x-s0", "a/y-s1", "a/y-s0"):
+        save(record(label=folder), tmp_path / folder)
+
+    assert [r.label for r in load_all(tmp_path)] == ["a/y-s0", "a/y-s1", "b/x-s0"]
+
+
+def leaves(value: Any, path: str = "") -> set[str]:
+    """Dotted paths of all leaves; the items of a list share one."""
+    if isinstance(value, dict) and value:
+        return {leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}".lstrip("."))}
+    if isinstance(value, list) and value:
+        return {leaf for inner in value for leaf in leaves(inner, path)}
+    return {path}
+
+
+def test_stable_drops_the_volatile_fields_and_nothing_else():
+    full = record()
+
+    assert leaves(full.plain()) - leaves(stable(full)) == VOLATILE
+    assert leaves(stable(full)) <= leaves(full.plain())
+    assert full == record(), "the record itself is left alone"
+
+
+def test_two_runs_of_one_job_are_equal_in_what_is_stable():
+    slow = record(
+        cost=record().cost.model_copy(update={"train_seconds": 99.0, "joules": None}),
+        provenance=record().provenance | {"host": "c", "date": "2027"},
+        history=tuple(e.model_copy(update={"seconds": 9.0}) for e in record().history),
+    )
+
+    assert slow != record()
+    assert stable(slow) == stable(record())
+    assert stable(record(seed=1)) != stable(record())

@@ -1,0 +1,82 @@
+"""One seed, many streams: stable, independent, and the same numbers whatever the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from advbench.seeds import BlockNoise, Stream, derive, generator
+
+
+def test_derive_never_changes():
+    # The first 8 bytes of sha256("0/train/attack"), halved. A change here changes every result.
+    assert derive(0, "train", "attack") == 669213170082611344
+
+
+def test_derive_fits_a_generator_and_has_no_collision_among_many():
+    seeds = {derive(seed, name, i) for seed in range(10) for name in ("a", "b") for i in range(200)}
+
+    assert len(seeds) == 4000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive(0, "ab", "c") != derive(0, "a", "bc")
+
+
+def test_streams_are_repeatable_and_do_not_correlate():
+    def draw(*names: str | int) -> torch.Tensor:
+        return Stream(generator("cpu", 0, *names)).normal(torch.zeros(20_000, dtype=torch.float64))
+
+    assert torch.equal(draw("attack", 1), draw("attack", 1))
+    streams = torch.stack([draw("attack", 1), draw("attack", 2), draw("order", 1)])
+    off = torch.corrcoef(streams)[~torch.eye(3, dtype=torch.bool)]
+    assert off.abs().max() < 4 / 20_000**0.5
+
+
+def test_the_global_generator_is_neither_read_nor_moved():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = Stream(generator("cpu", 0, "a")).uniform(torch.zeros(5))
+
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(Stream(generator("cpu", 0, "a")).uniform(torch.zeros(5)), first)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_has_the_shape_and_type_of_the_batch_and_the_right_moments(kind, dtype):
+    x = torch.zeros(500, 3, 8, 8, dtype=dtype)
+
+    noise = getattr(Stream(generator("cpu", 0)), kind)(x)
+
+    assert noise.shape == x.shape
+    assert noise.dtype == dtype
+    variance = 1 / 3 if kind == "uniform" else 1.0
+    assert abs(noise.mean().item()) < 4 * (variance / x.numel()) ** 0.5
+    assert noise.var().item() == pytest.approx(variance, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+@pytest.mark.parametrize("batch", [17, 64, 500])
+def test_an_example_meets_the_same_numbers_whatever_the_batch_size(kind, batch):
+    x = torch.zeros(500, 2, 3)
+    device = torch.device("cpu")
+
+    def draws(rows: torch.Tensor) -> torch.Tensor:
+        noise = BlockNoise(device, 7, len(x), rows)
+        # Two draws: the second must not depend on the batch either.
+        return torch.stack([getattr(noise, kind)(x[rows]), getattr(noise, kind)(x[rows])], dim=1)
+
+    whole = draws(torch.arange(500))
+    pieces = torch.cat([draws(rows) for rows in torch.arange(500).split(batch)])
+
+    assert torch.equal(pieces, whole)
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+
+
+def test_an_example_meets_the_same_numbers_whoever_else_still_stands():
+    x = torch.zeros(50, 4)
+    device = torch.device("cpu")
+    whole = BlockNoise(device, 7, 50, torch.arange(50)).normal(x)
+    standing = torch.tensor([41, 3, 12])
+
+    assert torch.equal(BlockNoise(device, 7, 50, standing).normal(x[standing]), whole[standing])
