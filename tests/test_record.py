@@ -215,9 +215,10 @@ def test_stable_drops_the_volatile_fields_and_nothing_else():
 
 
 def test_two_runs_of_one_job_are_equal_in_what_is_stable():
+    again = {"train_seconds": 99.0, "eval_seconds": 98.0, "peak_memory_bytes": 97, "joules": None}
     slow = record(
-        cost=record().cost.model_copy(update={"train_seconds": 99.0, "joules": None}),
-        provenance=record().provenance | {"host": "c", "date": "2027"},
+        cost=record().cost.model_copy(update=again),
+        provenance=record().provenance | {"host": "c", "date": "2027", "git": "d"},
         history=tuple(e.model_copy(update={"seconds": 9.0}) for e in record().history),
     )
 

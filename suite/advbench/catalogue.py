@@ -65,5 +65,10 @@ def show(kind: str, *, as_json: bool) -> None:
     for column in found[0]:
         table.add_column(column, overflow="fold")
     for row in found:
-        table.add_row(*(", ".join(map(str, v)) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v) for v in row.values()))
+        table.add_row(
+            *(
+                ", ".join(map(str, v)) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v)
+                for v in row.values()
+            )
+        )
     Console().print(table)

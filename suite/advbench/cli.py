@@ -55,9 +55,9 @@ def run(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Glob on task, label, task/label or task/label-sN.")] = None,
     results: Results = Path("results"),
-    data_root: Annotated[
-        Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")
-    ] = Path("data"),
+    data_root: Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")] = Path(
+        "data"
+    ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")] = None,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
@@ -70,7 +70,7 @@ def run(
 
     Exit code: 0 all well, 1 some job FAILED, 2 bad input or nothing to run, 130 interrupted.
     """
-    from advbench.execute import suite
+    from advbench import suite
 
     del executor, debug  # the one executor there is; main() looks at --debug itself
     raise typer.Exit(suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run))
@@ -79,7 +79,9 @@ def run(
 @app.command()
 def board(
     records: Annotated[Path, typer.Argument(help="A results folder, or its records/ folder.")] = Path("results"),
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the pages go (default: beside records/).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where the pages go (default: beside records/).")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Build README.md, index.html, board.csv and board.json from a folder of records.

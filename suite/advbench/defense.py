@@ -7,7 +7,7 @@ between steps goes into `state.memory`, which checkpoints keep.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -42,7 +42,7 @@ class TrainState:
 
 
 @contextmanager
-def batch_norm(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
+def batch_norm(model: nn.Module, mode: Literal["train", "eval"]) -> Generator[None]:
     """Craft an attack with batch norm in `mode`; the model is in train mode again afterwards.
 
     In train mode every attack forward also moves the running statistics, as in the papers' own code.

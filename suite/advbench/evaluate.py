@@ -44,7 +44,7 @@ class Verdicts:
 
     @property
     def broken_by(self) -> list[str | None]:
-        """"clean", the name of the rung, or None for an example that stands."""
+        """ "clean", the name of the rung, or None for an example that stands."""
         names = {STANDING: None, CLEAN: "clean"} | dict(enumerate(self.rungs))
         return [names[value] for value in self.ledger.broken_by.tolist()]
 
@@ -198,9 +198,7 @@ def _join(ledgers: list[Ledger]) -> Ledger:
         return torch.cat([getattr(ledger, name) for ledger in ledgers]).cpu()
 
     names = ("x", "labels", "index", "predicted", "margin", "flat", "broken_by", "adversarial", "forward", "backward")
-    withstood = {
-        name: torch.cat([ledger.withstood[name] for ledger in ledgers]).cpu() for name in ledgers[0].withstood
-    }
+    withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]).cpu() for name in ledgers[0].withstood}
     return Ledger(**{name: column(name) for name in names}, withstood=withstood, done=ledgers[0].done)
 
 

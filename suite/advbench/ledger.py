@@ -135,7 +135,7 @@ class Ledger:
                 metadata = file.metadata()
                 if metadata["key"] != key:
                     return False
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
         except (OSError, SafetensorError, KeyError, TypeError):
             return False
         self.withstood = {n.removeprefix("withstood/"): t for n, t in tensors.items() if n.startswith("withstood/")}

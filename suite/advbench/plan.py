@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -75,8 +74,7 @@ class Job(Spec):
         return _digest({**self._training(), "test": self.data.test, "evaluation": self.plain()["evaluation"]})
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Spec):
     """A line of the plan."""
 
     task: str
@@ -84,7 +82,7 @@ class Item:
     seed: int
     base: Path
     """The folder of the task file: defense files are relative to it."""
-    job: Job | None
+    job: Job | None = None
     """None when it cannot even be resolved (missing data)."""
     seconds: float = 0
     """Estimate of the job's time on one worker."""
@@ -126,7 +124,7 @@ def finished(item: Item, results: Path) -> Item:
     except BadInput:
         return item
     done = record.status == "ok" and record.id == item.job.id and whole(record, folder)
-    return replace(item, cached=True, skip="") if done else item
+    return item.model_copy(update={"cached": True, "skip": ""}) if done else item
 
 
 def _stats(files: Iterable[Path]) -> list[list[Any]]:
@@ -146,10 +144,10 @@ def _cache_file(results: Path, task: Path, root: Path) -> Path:
 
 def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path]) -> None:
     """Keep a resolved task until one of the `watched` files changes."""
-    plain = [
-        {**vars(i), "base": str(i.base), "job": i.job.plain() if i.job else None, "cached": False} for i in items
-    ]
-    write_json(_cache_file(results, task, root), {"watched": _stats([task, *watched]), "items": plain})
+    write_json(
+        _cache_file(results, task, root),
+        {"watched": _stats([task, *watched]), "items": [item.plain() for item in items]},
+    )
 
 
 def recall(results: Path, task: Path, root: Path) -> list[Item] | None:
@@ -158,10 +156,7 @@ def recall(results: Path, task: Path, root: Path) -> list[Item] | None:
         kept = json.loads(_cache_file(results, task, root).read_text(encoding="utf-8"))
         if kept["watched"] != _stats(Path(path) for path, _, _ in kept["watched"]):
             return None
-        return [
-            Item(**{**i, "base": Path(i["base"]), "job": validate(Job, i["job"]) if i["job"] else None})
-            for i in kept["items"]
-        ]
+        return [validate(Item, item) for item in kept["items"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent or from another version: the plan is resolved again
 

@@ -60,7 +60,9 @@ def show_board(console: Console, section: Section) -> None:
     for column in ("defense", "clean", f"robust ({section.protocol})", "seeds", "training", "notes"):
         table.add_column(column, justify="right" if column in ("clean", "training") else "left", overflow="fold")
     for group in section.groups:
-        seeds = " ".join("FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None) for r in group.rows)
+        seeds = " ".join(
+            "FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None) for r in group.rows
+        )
         cost = span(group.train_seconds) if group.train_seconds else ""
         notes = "; ".join(note.text for note in group.notes)
         table.add_row(group.label, _percent(group.clean), _percent(group.robust), seeds, cost, notes)

@@ -54,7 +54,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
         if key not in loaded:
             loaded[key] = data.load(root)
     except Missing as missing:
-        return Resolved([Item(path.stem, lab, seed, path.parent, None, skip=str(missing)) for lab, seed in lines], [])
+        here = {"task": path.stem, "base": path.parent, "skip": str(missing)}
+        return Resolved([Item(label=label, seed=seed, **here) for label, seed in lines], [])
     try:
         items = _items(task, path, loaded[key], classes, files)
     except BadInput as error:
@@ -102,9 +103,7 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def _items(
-    task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]
-) -> list[Item]:
+def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]) -> list[Item]:
     model = named(Model, {"name": task.model.name, **task.model.fields})
     attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
     evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
@@ -144,7 +143,17 @@ def _items(
                 accelerator=task.resources.accelerator,
             )
             cost = seconds(training, evaluation, made, attacks, subsets, dataset.classes, speed)
-            items.append(Item(job.task, job.label, seed, path.parent, job, cost, skip))
+            items.append(
+                Item(
+                    task=job.task,
+                    label=job.label,
+                    seed=seed,
+                    base=path.parent,
+                    job=job,
+                    seconds=cost,
+                    skip=skip,
+                )
+            )
     return items
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save as safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 import advbench
 from advbench import find, flags

@@ -91,7 +91,9 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
     training, data = job.training, subsets.train
     device = data.stored.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))  # a batch of one has no BN statistics
+    steps = max(
+        1, len(data) // training.batch + (len(data) % training.batch > 1)
+    )  # a batch of one has no BN statistics
     state = TrainState(model, defense.optimizer(model, training), threat, _stream(job, device, 0))
     at = _Progress()
     if _resume(checkpoint, job, state, at, device):

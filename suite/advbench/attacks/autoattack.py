@@ -8,7 +8,7 @@ Its noise is drawn per batch, so a part always gets its whole block in one batch
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from advbench.attacks.base import Attack
 from advbench.seeds import BlockNoise
 from advbench.threat import Threat
 
-PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+PARTS: Final = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The standard version, in its order."""
-PARTS_BELOW_FOUR_CLASSES = ("apgd-ce", "fab", "square")
+PARTS_BELOW_FOUR_CLASSES: Final = ("apgd-ce", "fab", "square")
 """APGD-T and FAB-T look at the third and fourth best class and raise IndexError where there is none."""
 
 # The package warns through this logger about things that records carry as flags.
@@ -34,7 +34,7 @@ class AutoAttackPart(Attack):
     everywhere: ClassVar[bool] = False
     whole_block: ClassVar[bool] = True
 
-    part: str
+    part: Literal["apgd-ce", "apgd-t", "fab-t", "square", "fab"]
     classes: int
     queries: int = 5000
     """Square's query budget."""

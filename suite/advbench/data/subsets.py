@@ -82,7 +82,7 @@ def stratified(labels: NDArray[np.int64], count: int, rng: np.random.Generator) 
 
 
 def _rng(seed: int, subset: int) -> np.random.Generator:
-    # A stream for each subset: another number of training examples must not move the test examples.
+    # A fresh stream for each subset: another number of training examples must not move the test examples.
     return np.random.default_rng((seed, subset))
 
 

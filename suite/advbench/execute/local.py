@@ -143,9 +143,7 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
         log.parent.mkdir(parents=True, exist_ok=True)
         # What a defense file prints belongs to its job, not between the lines of the progress.
         with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            record = attempt(
-                item, results, root, torch.device(device), lambda *news: connection.send(news)
-            )
+            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news))
         words = (record.error or "").strip().splitlines()[-1:] or [_outcome(record)]
         connection.send((record.status, 0, 0, words[0]))
 

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,19 +15,23 @@ from advbench.spec import BadInput
 
 
 @contextmanager
-def locked(results: Path) -> Iterator[None]:
+def locked(results: Path) -> Generator[None]:
     """Hold `results` for this process. Raises BadInput that says who holds it, or that it cannot be written."""
     path = results / "runs" / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise BadInput(f"{results}: cannot be written: {error.strerror}; choose another folder with --results") from None
+        raise BadInput(
+            f"{results}: cannot be written: {error.strerror}; choose another folder with --results"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadInput(f"{results}: in use by another run ({_holder(path)}); wait for it or use --results") from None
+            raise BadInput(
+                f"{results}: in use by another run ({_holder(path)}); wait for it or use --results"
+            ) from None
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now}))

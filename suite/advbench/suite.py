@@ -1,12 +1,12 @@
-"""`advbench run`: task files to plan to records to pages, with everything said to the person who waits."""
+"""`advbench run`: a suite of task files, from plan to records to pages, told to the person who waits."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -89,14 +89,14 @@ def _plan(files: list[Path], only: str | None, results: Path, root: Path, device
     items: list[Item] = []
     fresh: Fresh = {}
     errors: list[str] = []
-    loaded: dict[str, object] = {}
+    loaded: dict[str, Any] = {}
     for file in files:
         lines = recall(results, file, root)
         if lines is None:
             from advbench.resolve import resolve  # loads torch; an unchanged plan does without
 
             try:
-                resolved = resolve(file, root, loaded)  # type: ignore[arg-type]
+                resolved = resolve(file, root, loaded)
             except BadInput as error:
                 errors += error.lines
                 continue
@@ -118,7 +118,7 @@ def _here(item: Item, device: str) -> Item:
     if item.cached or item.skip or item.job is None or not item.job.accelerator:
         return item
     if device == "cpu" or (device == "auto" and not _accelerators()):
-        return replace(item, skip="needs an accelerator")
+        return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
     return item
 
 
