@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from advbench.spec import BadInput
-from advbench.task import Task, check, files, read
+from advbench.task import Data, Defended, Evaluation, Resources, Task, ThreatModel, Training, check, files, read
 
 GOOD = """
 version = 1
@@ -200,3 +201,10 @@ def test_two_tasks_of_one_name_are_bad_input(tmp_path: Path):
 
     with pytest.raises(BadInput, match="two task files are called 'x'"):
         files([tmp_path / "one", tmp_path / "two"])
+
+
+def test_the_readme_of_the_tasks_explains_every_key(repo: Path):
+    explained = set(re.findall(r"`\[*([a-z_0-9]+)\]*`\*{0,2} \|", (repo / "tasks" / "README.md").read_text()))
+    sections = [Task, Data, ThreatModel, Training, Evaluation, Resources, Defended]
+
+    assert {key for section in sections for key in section.model_fields} <= explained

@@ -98,10 +98,7 @@ def evaluate(
     whole = _join(ledgers)
     names = tuple(rung.key for rung in rungs)
     gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
-    protocol = attacks[-1].protocol(classes)
-    return Verdicts(
-        names, gradient, whole, _scores(whole, attacks, classes, protocol, how), time.perf_counter() - started
-    )
+    return Verdicts(names, gradient, whole, _scores(whole, attacks, classes), time.perf_counter() - started)
 
 
 @dataclass
@@ -210,7 +207,7 @@ def interval(right: int, n: int, protocol: str | None = None) -> Accuracy:
     return Accuracy(accuracy=right / n, low=float(bounds.low), high=float(bounds.high), n=n, protocol=protocol)
 
 
-def _scores(ledger: Ledger, attacks: Sequence[Attack], classes: int, protocol: str, how: Evaluation) -> Scores:
+def _scores(ledger: Ledger, attacks: Sequence[Attack], classes: int) -> Scores:
     n = len(ledger)
     after: dict[str, float] = {}
     standing = int((ledger.broken_by != CLEAN).sum())
@@ -233,5 +230,10 @@ def _scores(ledger: Ledger, attacks: Sequence[Attack], classes: int, protocol: s
         elif tried:
             alone[name], alone_n[name] = share, tried
     return Scores(
-        clean=clean, robust=interval(standing, n, protocol), attacks=after, alone=alone, alone_n=alone_n, curve=curve
+        clean=clean,
+        robust=interval(standing, n, attacks[-1].protocol(classes)),
+        attacks=after,
+        alone=alone,
+        alone_n=alone_n,
+        curve=curve,
     )

@@ -22,7 +22,7 @@ def of_training(history: Sequence[Epoch], *, eps: float, adversarial: bool) -> l
         found.append(
             Flag(
                 name="dead",
-                message=f"the last epoch's model gives one class to {share:.1%} of validation; try an eps ramp or a lower lr",
+                message=f"the last model gives one class to {share:.1%} of validation; try an eps ramp or a lower lr",
                 evidence={"epoch": history[-1].epoch, "top_class": share},
             )
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from advbench.attacks.base import Attack
@@ -54,8 +53,9 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
         if key not in loaded:
             loaded[key] = data.load(root)
     except Missing as missing:
-        here = {"task": path.stem, "base": path.parent, "skip": str(missing)}
-        return Resolved([Item(label=label, seed=seed, **here) for label, seed in lines], [])
+        why, base = str(missing), path.parent
+        items = [Item(task=path.stem, label=label, seed=seed, base=base, skip=why) for label, seed in lines]
+        return Resolved(items, [])
     try:
         items = _items(task, path, loaded[key], classes, files)
     except BadInput as error:
@@ -109,7 +109,6 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
     evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
     subsets = choose(dataset, task.data, "cpu")
     speed = rate(model, dataset)
-    no_device = task.resources.accelerator and not torch.accelerator.is_available()
     digest = dataset.sha256
     items: list[Item] = []
     for number, (entry, kind, file) in enumerate(zip(task.defense, classes, files, strict=True)):
@@ -117,9 +116,8 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
         where = f'defense[{number}] "{entry.name or entry.file}"'
         training, deviations = _training(task.training, entry.training, where)
         norms = [made.norms, *(a.norms for a in attacks)]
-        skip = "needs an accelerator, and this machine has none" if no_device else ""
-        if any(task.threat.norm not in known for known in norms):
-            skip = f"not defined for {task.threat.norm}"
+        unfit = any(task.threat.norm not in known for known in norms)
+        skip = f"not defined for {task.threat.norm}" if unfit else ""
         for seed in task.training.seeds:
             job = Job(
                 task=path.stem,

@@ -98,7 +98,7 @@ def attempt(item: Item, results: Path, root: Path, device: torch.device, tell: T
     try:
         return run_job(item, results, root, device, tell)
     except Diverged as error:
-        return failed(item.job, results, f"Diverged: {error}")
+        return failed(item.job, results, f"Diverged: {error}", error.history)
     except Exception:  # a defense file may raise anything; the other jobs go on
         return failed(item.job, results, traceback.format_exc())
 

@@ -37,7 +37,11 @@ Weights = dict[str, Tensor]
 
 
 class Diverged(Exception):
-    """The training loss is no longer a finite number."""
+    """The training loss is no longer a finite number; `history` holds the epochs before."""
+
+    def __init__(self, message: str, history: tuple[Epoch, ...]) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,7 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
                 x, y = data.stored[rows], data.labels[rows]
                 if training.augment == "crop-flip":
                     x = crop_flip(x, generator(device, job.seed, "augment", at.epoch, step))
-                x = x.float().div_(data.peak) if x.dtype == torch.uint8 else x
-                totals.add(defense.step(state, x, y), len(rows), state.report)
+                totals.add(defense.step(state, data.scaled(x), y), len(rows), state.report)
                 if time.monotonic() - written > 60 * training.checkpoint_minutes and step + 1 < steps:
                     totals.into(at, passes.forward, passes.backward, time.perf_counter() - started)
                     passes.forward = passes.backward = 0
@@ -172,7 +175,8 @@ def _end_epoch(
 ) -> None:
     loss = at.loss_sum / seen
     if not math.isfinite(loss):
-        raise Diverged(f"the training loss is {loss} in epoch {at.epoch + 1} of {job.training.epochs}")
+        lines = tuple(Epoch(**line) for line in at.history)
+        raise Diverged(f"the training loss is {loss} in epoch {at.epoch + 1} of {job.training.epochs}", lines)
     quick = validate(state.model, data, threat, job.evaluation.batch)
     at.history.append(
         {

@@ -150,12 +150,11 @@ def test_files_behind_links_are_watched_too(root: Path) -> None:
     assert len(ImageFolder(path="pets").files(root)) == 12
 
 
-@pytest.mark.slow
 def test_cifar10_as_jpeg(cifar_root: Path) -> None:
     data = ImageFolder(path="cifar10-jpeg").load(cifar_root)
     assert (data.shape, data.classes) == ((3, 32, 32), 10)
-    assert np.bincount(data.train.labels).tolist() == [5_000] * 10
-    assert np.bincount(data.test.labels).tolist() == [1_000] * 10
-    # CIFAR-10's own channel means; JPEG moves them by less than a grey level, and a swapped channel by far more.
+    assert np.bincount(data.train.labels).tolist() == [50] * 10
+    assert np.bincount(data.test.labels).tolist() == [50] * 10
+    # CIFAR-10's own channel means, as near as 500 images come; red and blue swapped are three times as far off.
     means = data.train.images.mean((0, 2, 3)) / 255
-    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=0.001)
+    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=0.015)
