@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from advbench.defense import Defense, TrainState
@@ -11,11 +9,11 @@ from advbench.losses import cross_entropy
 
 
 class Standard(Defense):
-    """min E[cross-entropy(f(x), y)]."""
+    """Cross-entropy on clean images."""
 
     name = "standard"
     paper = "the baseline of Madry et al., ICLR 2018, arXiv 1706.06083"
-    adversarial: ClassVar[bool] = False
+    adversarial = False
 
     def passes(self) -> tuple[float, float]:
         return 1, 1

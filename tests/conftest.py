@@ -1,13 +1,32 @@
-"""What every test may use: one thread, and the real data where they lie."""
+"""What every test may use: one thread, the real data where they lie, a tiny task and the real command."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from advbench.attacks.base import Attack
+from advbench.data.base import DataSet, Examples
+from advbench.data.digits import Digits
+from advbench.data.subsets import choose
+from advbench.evaluate import Verdicts, evaluate
+from advbench.losses import cross_entropy
+from advbench.models.digits_cnn import DigitsCnn
+from advbench.plan import Job
+from advbench.spec import validate
+from advbench.task import Data, Evaluation
+from advbench.threat import Threat
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -48,3 +67,200 @@ def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(_shared("mnist-raw.tar.xz")) as archive:
         archive.extractall(root, filter="data")
     return root
+
+
+TINY = """\
+version = 1
+title = "Tiny"
+
+[data]
+name = "npz"
+path = "tiny.npz"
+
+[model]
+name = "linear"
+
+[threat]
+norm = "Linf"
+eps = "1/10"
+
+[training]
+epochs = 1
+batch = 16
+seeds = [0]
+
+[evaluation]
+attacks = ["fgsm"]
+
+[[defense]]
+name = "standard"
+"""
+"""A whole task of a second. Tests write it with pieces replaced."""
+
+
+def _bench(folder: Path, name: str = "tiny", *changes: tuple[str, str], more: str = "") -> Path:
+    data = folder / "data" / "tiny.npz"
+    if not data.exists():
+        data.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for split, n in (("train", 64), ("test", 32)):
+            labels = np.arange(n) % 4
+            images = rng.integers(0, 100, (n, 4, 4), dtype=np.uint8)
+            images[np.arange(n), labels] += 120  # class c: a bright row c
+            arrays |= {f"x_{split}": images, f"y_{split}": labels}
+        np.savez(data, **arrays)
+    text = TINY
+    for old, new in changes:
+        assert old in text, f"the tiny task has no {old!r} to replace"
+        text = text.replace(old, new)
+    path = folder / f"{name}.toml"
+    path.write_text(text + more, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A function: folder, name, (old, new)..., more="" -> the task file written there, with its data beside it."""
+    return _bench
+
+
+def _environment() -> dict[str, str]:
+    env = {key: value for key, value in os.environ.items() if key != "ADVBENCH_DATA"}
+    # A relative PYTHONPATH would lead nowhere from the folder of a test.
+    if path := env.get("PYTHONPATH"):
+        env["PYTHONPATH"] = os.pathsep.join(str(Path(entry).resolve()) for entry in path.split(os.pathsep))
+    return env | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def command_env() -> dict[str, str]:
+    """The environment in which tests start the real command."""
+    return _environment()
+
+
+@pytest.fixture(scope="session")
+def command(command_env: dict[str, str]):
+    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own."""
+
+    def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "advbench", *map(str, arguments)],
+            cwd=folder,
+            env=command_env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    """Jobs set torch's global switches; a test leaves them as it found them."""
+    random, deterministic = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_rng_state(random)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Callable[..., Examples]:
+    """A function: n noisy copies of one random 8x8 pattern for each class, as stored bytes or as floats."""
+
+    def make(n: int, classes: int = 3, seed: int = 0, *, floats: bool = False) -> Examples:
+        draw, source = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+        patterns = 0.25 + 0.5 * torch.rand(classes, 1, 8, 8, generator=draw)
+        labels = torch.arange(n) % classes
+        pixels = (patterns[labels] + 0.1 * torch.randn(n, 1, 8, 8, generator=source)).clamp(0, 1)
+        stored = pixels if floats else (255 * pixels).round().to(torch.uint8)
+        return Examples(stored, labels, torch.arange(n), 255)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_job() -> Callable[..., Job]:
+    """A resolved job on toy data; keyword tables replace fields of its own tables."""
+
+    def make(**changes: Any) -> Job:
+        tables: dict[str, Any] = {
+            "task": "toy",
+            "title": "Toy",
+            "label": "toy",
+            "seed": 0,
+            "data": {"name": "digits"},
+            "data_sha256": "0",
+            "model": {"name": "linear"},
+            "threat": {"norm": "Linf", "eps": "1/10"},
+            "training": {"epochs": 3, "batch": 16, "lr": 0.05},
+            "evaluation": {"attacks": [{"name": "fgsm"}]},
+            "defense": {"name": "standard", "file": None, "sha256": "0"},
+            "threads": 1,
+            "accelerator": False,
+        }
+        for key, value in changes.items():
+            tables[key] = {**tables[key], **value} if isinstance(value, dict) else value
+        return validate(Job, tables)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> DataSet:
+    return Digits().load(Path())
+
+
+@pytest.fixture(scope="session")
+def digits_test(digits: DataSet) -> Examples:
+    return choose(digits, Data(name="digits"), "cpu").test
+
+
+@pytest.fixture(scope="session")
+def _trained_digits(digits: DataSet) -> dict[str, torch.Tensor]:
+    """Weights of a digits-cnn after a second of standard training."""
+    data = choose(digits, Data(name="digits"), "cpu").train
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = DigitsCnn().build((1, 8, 8), 10)
+        optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+        for _ in range(4):
+            for rows in torch.randperm(len(data)).split(64):
+                optimizer.zero_grad()
+                cross_entropy(model(data.pixels(rows)), data.labels[rows]).mean().backward()
+                optimizer.step()
+    return model.state_dict()
+
+
+@pytest.fixture
+def digits_cnn(_trained_digits: dict[str, torch.Tensor]) -> nn.Module:
+    """A digits-cnn that reads clean digits well and is not robust, in training mode."""
+    with torch.random.fork_rng([]):
+        model = DigitsCnn().build((1, 8, 8), 10)
+    model.load_state_dict(_trained_digits)
+    return model
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[..., Verdicts]:
+    """A function: `evaluate` with a small curve in blocks of 200; each `folder` is a journal of its own."""
+
+    def make(
+        model: nn.Module,
+        test: Examples,
+        attacks: Sequence[Attack],
+        threat: Threat,
+        *,
+        folder: str = "",
+        classes: int = 10,
+        key: str = "weights",
+        tell: Callable[..., None] = lambda *news: None,
+        **how: Any,
+    ) -> Verdicts:
+        fields = {"attacks": [{"name": "fgsm"}], "curve": ["1/20", "1/5"], "block": 200, **how}
+        journal = tmp_path / "journal" / (folder or uuid4().hex)
+        return evaluate(model, test, threat, attacks, validate(Evaluation, fields), classes, journal, key, tell)
+
+    return make

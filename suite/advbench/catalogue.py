@@ -71,4 +71,4 @@ def show(kind: str, *, as_json: bool) -> None:
                 for v in row.values()
             )
         )
-    Console().print(table)
+    Console(markup=False, emoji=False, highlight=False).print(table)

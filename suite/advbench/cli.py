@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -118,10 +118,8 @@ def main() -> None:
         app(standalone_mode=True)
     except BadInput as error:
         if debug:
-            raise
+            traceback.print_exc()
         for line in error.lines:
-            print(f"advbench: {line}", file=sys.stderr)
+            # What a defense file raises may have many lines.
+            print(f"advbench: {' '.join(line.split())}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # `advbench list tasks | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)

@@ -44,7 +44,7 @@ class Verdicts:
 
     @property
     def broken_by(self) -> list[str | None]:
-        """ "clean", the name of the rung, or None for an example that stands."""
+        """For each example: "clean", the name of the rung that broke it, or None where it stands."""
         names = {STANDING: None, CLEAN: "clean"} | dict(enumerate(self.rungs))
         return [names[value] for value in self.ledger.broken_by.tolist()]
 
@@ -139,7 +139,6 @@ class _Block:
         if attack.everywhere:
             correct = ledger.correct
             broken = self.attack(attack, correct, self.threat, attack.key, position)
-            ledger.note_alone(attack.key, torch.arange(len(ledger)), torch.ones(len(ledger), dtype=torch.bool))
             ledger.note_alone(attack.key, correct, broken)
         else:
             met = ledger.standing
@@ -153,21 +152,19 @@ class _Block:
         unless the alone version is a weaker one (fewer queries). Only the others are attacked again.
         """
         weaker = attack.alone() != attack
-        known = torch.full((len(self.ledger),), -1)
+        known = torch.full_like(self.ledger.broken_by, -1)
         known[met] = torch.where(broken, -1 if weaker else 0, 1)
         known[self.ledger.broken_by == CLEAN] = 0
         sample = self.sample.to(self.ledger.x.device)
         open_rows = sample[known[sample] == -1]
         known[open_rows] = (~self.attack(attack.alone(), open_rows, self.threat, f"{attack.key}/alone")).long()
-        self.ledger.note_alone(attack.key, sample, known[sample] == 0)
+        self.ledger.note_alone(attack.key, sample, known[sample] == 0, everywhere=False)
 
     def curve(self, name: str, eps: float) -> None:
         correct = self.ledger.correct
         threat = Threat(self.threat.norm, eps)
         broken = self.attack(PGD(steps=20), correct, threat, "curve")
-        key = f"curve/{name}"
-        self.ledger.note_alone(key, torch.arange(len(self.ledger)), torch.ones(len(self.ledger), dtype=torch.bool))
-        self.ledger.note_alone(key, correct, broken)
+        self.ledger.note_alone(f"curve/{name}", correct, broken)
 
     def attack(self, attack: Attack, rows: Tensor, threat: Threat, name: str, rung: int | None = None) -> Tensor:
         """Run every restart on those of `rows` that it has not broken; which rows fell, (len(rows),) bool.

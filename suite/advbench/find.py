@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Mapping
@@ -86,7 +87,7 @@ def defense(path: Path) -> type[Defense]:
         sys.modules[name] = module  # before it runs: pydantic and pickle look modules up by name
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a stranger's file raises
+        except (Exception, SystemExit) as error:  # whatever a stranger's file raises, sys.exit() too
             del sys.modules[name]
             raise BadInput(f"{path}: raised on import: {type(error).__name__}: {error}{_line(path)}") from error
     found = _classes(sys.modules[name], Defense)
@@ -95,12 +96,15 @@ def defense(path: Path) -> type[Defense]:
     for attribute in ("name", "paper"):
         if not hasattr(found[0], attribute):
             raise BadInput(f'{path}: {found[0].__name__} has no {attribute}; add {attribute} = "..."')
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(found[0].name)):
+        raise BadInput(f"{path}: name {found[0].name!r} names folders: use letters, digits and . _ -")
     return found[0]
 
 
 def _line(path: Path) -> str:
     frames = traceback.extract_tb(sys.exc_info()[2])
-    inside = [frame.lineno for frame in frames if frame.filename == str(path)]
+    # Frames know the absolute path, whatever the task file wrote.
+    inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     return f" (line {inside[-1]})" if inside else ""
 
 

@@ -94,9 +94,10 @@ class Ledger:
 
     @torch.no_grad()
     def judge(self, model: nn.Module, threat: Threat, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Which `rows` the candidates really break, (len(rows),) bool."""
+        """Which `rows` the candidates really break, (len(rows),) bool; non-finite logits are wrong, as in `clean`."""
         candidates = candidates.detach().float()
-        wrong = model(candidates).argmax(1) != self.labels[rows]
+        logits = model(candidates)
+        wrong = (logits.argmax(1) != self.labels[rows]) | ~logits.isfinite().all(1)
         return wrong & threat.contains(candidates, self.x[rows])
 
     def enter(self, rung: int, rows: Tensor, broken: Tensor, candidates: Tensor) -> None:
@@ -105,10 +106,13 @@ class Ledger:
         self.broken_by[rows[fell]] = rung
         self.adversarial[rows[fell]] = candidates[fell].detach().float()
 
-    def note_alone(self, name: str, rows: Tensor, broken: Tensor) -> None:
-        """Write down how `rows` did against one attack alone."""
-        column = self.withstood.setdefault(name, torch.full((len(self),), -1, dtype=torch.int8, device=self.x.device))
+    def note_alone(self, name: str, rows: Tensor, broken: Tensor, *, everywhere: bool = True) -> None:
+        """Write down how `rows` did against one attack alone; met `everywhere`, the clean errors count as broken."""
+        column = torch.full_like(self.broken_by, -1, dtype=torch.int8)
+        if everywhere:
+            column[self.broken_by == CLEAN] = 0
         column[rows] = (~broken).to(torch.int8)
+        self.withstood[name] = column
 
     def spend(self, rows: Tensor, forward: int, backward: int) -> None:
         """Share passes among the rows they were for, exactly in sum.

@@ -36,13 +36,13 @@ def show_plan(console: Console, items: Sequence[Item], workers: int) -> None:
         table.add_column(column, justify="right" if column == "estimate" else "left", overflow="fold")
     groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
-        groups.setdefault((item.task, item.label, item.skip if item.state == "skip" else item.state), []).append(item)
+        groups.setdefault((item.task, item.label, item.state), []).append(item)
     for (task, label, state), members in groups.items():
-        skipped = members[0].state == "skip"
         cost = span(sum(item.seconds for item in members)) if state == "run" else ""
         seeds = " ".join(str(item.seed) for item in members)
-        table.add_row(task, label, seeds, f"skipped: {state}" if skipped else state, cost)
+        table.add_row(task, label, seeds, state, cost)
     console.print(table)
+    show_skipped(console, items)
     todo = [item for item in items if item.state == "run"]
     counts = [(len(todo), "to run"), (sum(item.cached for item in items), "cached")]
     counts.append((sum(item.state == "skip" for item in items), "skipped"))
@@ -52,6 +52,18 @@ def show_plan(console: Console, items: Sequence[Item], workers: int) -> None:
         wall = max(sum(item.seconds for item in todo) / workers, longest)
         line += f"; about {span(wall)} with {workers} worker{'s' if workers > 1 else ''}"
     console.print(line)
+
+
+def show_skipped(console: Console, items: Sequence[Item]) -> None:
+    """A line for each reason to skip; not in the table, which would break a command that a person wants to copy."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        if item.state == "skip":
+            labels = groups.setdefault((item.task, item.skip), [])
+            if item.label not in labels:
+                labels.append(item.label)
+    for (task, reason), labels in groups.items():
+        console.print(f"skipped {task} ({', '.join(labels)}): {reason}", soft_wrap=True)
 
 
 def show_board(console: Console, section: Section) -> None:
@@ -73,6 +85,10 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
+def _plain(text: str) -> TextColumn:
+    return TextColumn(text, markup=False)
+
+
 class Show:
     """Receives every Event of a run; a context manager around it."""
 
@@ -87,7 +103,7 @@ class Show:
         self.ended = 0
         self.count = len(items)
         self.bars: dict[str, TaskID] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+        columns = (_plain("{task.description}"), BarColumn(), _plain("{task.fields[words]}"))
         self.progress = Progress(*columns, console=console, transient=True)
 
     def __enter__(self) -> Self:

@@ -126,6 +126,10 @@ class Record(Spec):
     """The traceback of a failed job."""
 
 
+TEMPORARY = ".*.tmp"
+"""What `write_bytes` calls a file until it is whole: .NAME.PID.tmp"""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one step: a reader sees the old file or the new one, after a crash too."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +143,28 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(results: Path) -> None:
+    """Remove what killed processes left of `write_bytes` in a results folder whose lock is held."""
+    # Not everything below: the folder may be a whole project, of which records/, runs/ and the pages are ours.
+    for name in ("records", "runs"):
+        for path in (results / name).rglob(TEMPORARY):
+            path.unlink(missing_ok=True)
+    for path in results.glob(TEMPORARY):
+        _, _, pid = path.stem.rpartition(".")
+        if pid.isdigit() and not _alive(int(pid)):  # `advbench board` writes pages without the lock
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # someone else's
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

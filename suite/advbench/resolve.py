@@ -38,6 +38,7 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
     raw = read(path)
     task, errors = check(raw)
     errors += _part_errors(raw, path.parent)
+    errors += _training_errors(task) if task else []
     if task is None or errors:
         raise BadInput(*(f"{path}: {line}" for line in errors))
     files = [defense_file(entry, path.parent) for entry in task.defense]
@@ -89,9 +90,13 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     data: Any = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
         try:
-            part(Source, str(data["name"]))
+            kind = part(Source, str(data["name"]))
         except BadInput as error:
             errors.extend(f"data.name: {line}" for line in error.lines)
+        else:
+            where: Any = data.get("path")
+            if where is None or isinstance(where, str):
+                attempt("data", {"name": data["name"]}, Entry, lambda _: build(kind, {"path": where}))
     attempt("model", raw.get("model"), Entry, model)
     ladder: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
     for i, entry in enumerate(ladder if isinstance(ladder, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
@@ -106,6 +111,10 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
 def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]) -> list[Item]:
     model = named(Model, {"name": task.model.name, **task.model.fields})
     attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+    # Journals and records know stages by name, and the first stage is the untouched example.
+    rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(dataset.classes))]
+    if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
+        raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
     evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
     subsets = choose(dataset, task.data, "cpu")
     speed = rate(model, dataset)
@@ -113,8 +122,7 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
     items: list[Item] = []
     for number, (entry, kind, file) in enumerate(zip(task.defense, classes, files, strict=True)):
         made = build(kind, entry.fields)
-        where = f'defense[{number}] "{entry.name or entry.file}"'
-        training, deviations = _training(task.training, entry.training, where)
+        training, deviations = _training(task.training, entry.training, _where(number, entry))
         norms = [made.norms, *(a.norms for a in attacks)]
         unfit = any(task.threat.norm not in known for known in norms)
         skip = f"not defined for {task.threat.norm}" if unfit else ""
@@ -153,6 +161,20 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
                 )
             )
     return items
+
+
+def _where(number: int, entry: Defended) -> str:
+    return f'defense[{number}] "{entry.name or entry.file}"'
+
+
+def _training_errors(task: Task) -> list[str]:
+    errors: list[str] = []
+    for number, entry in enumerate(task.defense):
+        try:
+            _training(task.training, entry.training, _where(number, entry))
+        except BadInput as error:
+            errors.extend(error.lines)
+    return errors
 
 
 def _training(base: Training, changes: dict[str, Any], where: str) -> tuple[Training, dict[str, Any]]:

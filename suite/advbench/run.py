@@ -86,7 +86,7 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
 
 def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ()) -> Record:
     """Write down that a job failed and why; the next run tries it again."""
-    dead = "Diverged" in error
+    dead = error.startswith("Diverged:")
     raised = (Flag(name="dead", message=error.strip().splitlines()[-1]),) if dead else ()
     record = _record(job, "failed", history).model_copy(update={"error": error, "flags": raised})
     return save(record, record_folder(results, job.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from advbench.board.table import sections
 from advbench.execute import local
 from advbench.execute.lock import locked
 from advbench.plan import Item, finished, recall, remember
-from advbench.progress import Show, show_board, show_plan
-from advbench.record import Record, load_all
+from advbench.progress import Show, show_board, show_plan, show_skipped
+from advbench.record import load_all, sweep
 from advbench.spec import BadInput
 
 OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
@@ -33,43 +34,66 @@ def run(
     dry_run: bool,
 ) -> int:
     """Do what `advbench run` promises; the exit code. Raises BadInput."""
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    files = task.files(list(paths) or [_starter()])
-    if dry_run:
-        items, _ = _plan(files, only, results, root, device)
-        show_plan(console, items, len(_devices(device, jobs, items)))
-        return OK
-    with locked(results):
-        items, fresh = _plan(files, only, results, root, device)
-        for file, (lines, watched) in fresh.items():
-            remember(results, file, root, lines, watched)
-        todo = [item for item in items if item.state == "run"]
-        devices = _devices(device, jobs, todo)
+    # No markup: a task may be called "a[b]", and an error may quote anything.
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    try:
+        return _run(console, paths, only, results, root, device, jobs, dry_run=dry_run)
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing is lost: the same command goes on where it stopped")
+        return INTERRUPTED
+
+
+def _run(
+    console: Console,
+    paths: Sequence[Path],
+    only: str | None,
+    results: Path,
+    root: Path,
+    device: str,
+    jobs: int | None,
+    *,
+    dry_run: bool,
+) -> int:
+    # Whatever can be wrong with the input is found before the first byte is written.
+    lines, fresh = _plan(task.files(list(paths) or [_starter()]), only, results, root)
+    items = _states(lines, results, device)
+    devices = _devices(device, jobs, items)
+    if dry_run or _nothing_left(items):
         show_plan(console, items, len(devices))
-        if not todo and not any(item.cached for item in items):
-            console.print("nothing to run here: every job is skipped, see the reasons above")
-            return BAD
-        records: list[Record] = []
+        if dry_run:
+            return OK
+        console.print("nothing to run here: every job is skipped, see the reasons above")
+        return BAD
+    board.refuse_to_overwrite(results / "README.md")
+    with locked(results):
+        sweep(results)
+        for file, (resolved, watched) in fresh.items():
+            remember(results, file, root, resolved, watched)
+        items = _states(lines, results, device)  # again: another run may have held the lock until now
+        todo = [item for item in items if item.state == "run"]
+        show_plan(console, items, len(devices))
+        failed: list[str] = []
         if todo:
-            try:
-                with Show(console, todo, len(devices)) as show:
-                    records = local.run(todo, results, root, devices, show)
-            except KeyboardInterrupt:
-                console.print("interrupted; nothing is lost: the same command goes on where it stopped")
-                return INTERRUPTED
+            with Show(console, todo, len(devices)) as show:
+                for record in local.run(todo, results, root, devices, show):
+                    if record.status == "failed":
+                        last = (record.error or "").strip().splitlines()[-1]
+                        failed.append(f"FAILED {record.task}/{record.label}-s{record.seed}: {last}")
         pages = board.build(results)
-        if skipped := [item for item in items if item.state == "skip"]:
-            console.print(f"skipped: {', '.join(item.path for item in skipped)}")
-        failures = [record for record in records if record.status == "failed"]
-        for record in failures:
-            last = (record.error or "").strip().splitlines()[-1]
-            console.print(f"FAILED {record.task}/{record.label}-s{record.seed}: {last}", markup=False)
-        tasks = {item.task for item in items}
+        shown = {item.task for item in items}
         for section in sections(load_all(results / "records")):
-            if section.task in tasks:
+            if section.task in shown:
                 show_board(console, section)
+        # Last, where a person looks: what is missing from the table above, and why.
+        show_skipped(console, items)
+        for line in failed:
+            console.print(line, soft_wrap=True)
         console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
-        return FAILED if failures else OK
+        return FAILED if failed else OK
+
+
+def _nothing_left(items: Sequence[Item]) -> bool:
+    return all(item.state == "skip" for item in items)
 
 
 def _starter() -> Path:
@@ -84,8 +108,8 @@ def _starter() -> Path:
 Fresh = dict[Path, tuple[list[Item], list[Path]]]
 
 
-def _plan(files: list[Path], only: str | None, results: Path, root: Path, device: str) -> tuple[list[Item], Fresh]:
-    """Every line of the plan, and what had to be resolved anew. All errors of all files come at once."""
+def _plan(files: list[Path], only: str | None, results: Path, root: Path) -> tuple[list[Item], Fresh]:
+    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
     items: list[Item] = []
     fresh: Fresh = {}
     errors: list[str] = []
@@ -110,7 +134,12 @@ def _plan(files: list[Path], only: str | None, results: Path, root: Path, device
     if not chosen:
         names = sorted({f"{item.task}/{item.label}" for item in items})
         raise BadInput(f"--only {only!r} matches no job; there are: {', '.join(names)}")
-    return [_here(finished(item, results), device) for item in chosen], fresh
+    return chosen, fresh
+
+
+def _states(lines: list[Item], results: Path, device: str) -> list[Item]:
+    """The lines, each marked as cached or skipped where it is."""
+    return [_here(finished(line, results), device) for line in lines]
 
 
 def _here(item: Item, device: str) -> Item:
@@ -122,6 +151,7 @@ def _here(item: Item, device: str) -> Item:
     return item
 
 
+@cache
 def _accelerators() -> list[str]:
     """CUDA devices of this machine; torch is loaded only where a driver is there."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
@@ -133,6 +163,9 @@ def _accelerators() -> list[str]:
 
 def _devices(device: str, jobs: int | None, items: list[Item]) -> list[str]:
     """The device of each worker. Raises BadInput for one that is not there."""
+    todo = [item for item in items if item.state == "run"]
+    if device == "auto" and not todo:
+        return ["cpu"]  # a fully cached run has no need to load torch to look for devices
     found = _accelerators() if device != "cpu" else []
     if device == "auto":
         chosen = found or ["cpu"]
@@ -144,7 +177,7 @@ def _devices(device: str, jobs: int | None, items: list[Item]) -> list[str]:
         chosen = [device]
     else:
         raise BadInput(f"--device {device}: not on this machine, which has {', '.join(['cpu', *found])}")
-    threads = max((item.job.threads for item in items if item.job), default=1)
+    threads = max((item.job.threads for item in todo if item.job), default=1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = max(1, cores // threads) if chosen == ["cpu"] else 1
     count = jobs or each * len(chosen)

@@ -26,7 +26,7 @@ from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.plan import Job
 from advbench.record import Epoch, write_bytes
-from advbench.seeds import Stream, derive, generator
+from advbench.seeds import BlockNoise, Stream, derive, generator
 from advbench.task import Training
 from advbench.threat import Threat
 
@@ -146,6 +146,7 @@ class _Totals:
     def add(self, loss: Tensor, count: int, report: dict[str, Tensor | float]) -> None:
         self.loss = self.loss + loss * count
         for name, value in report.items():
+            value = value.detach() if isinstance(value, Tensor) else value  # or an epoch's graphs would pile up
             self.reports[name] = self.reports.get(name, 0.0) + value * count
         report.clear()
 
@@ -188,7 +189,8 @@ def _end_epoch(
             "seconds": round(at.seconds, 3),
             "forward": at.forward,
             "backward": at.backward,
-            "extra": {name: value / seen for name, value in at.reports.items()},
+            # A record holds finite numbers only; a report of NaN must not cost the job at its end.
+            "extra": {name: value / seen for name, value in at.reports.items() if math.isfinite(value)},
         }
     )
     key = (quick["pgd"], quick["clean"]) if defense.adversarial else (quick["clean"], quick["pgd"])
@@ -203,16 +205,17 @@ def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> di
     """Accuracies on `data` at the full eps: clean, FGSM, PGD-10, and the share of the most predicted class.
 
     The PGD is quick on purpose (10 steps of eps/4, one start): it chooses checkpoints and shows a collapse,
-    it is no verdict. Every epoch meets the same random starts.
+    it is no verdict. Every epoch meets the same random starts, whatever the batch.
     """
     model.eval()
     device = data.stored.device
-    noise = Stream(generator(device, 0, "validation"))
     right = torch.zeros(3, device=device)
     predicted: list[Tensor] = []
     for first in range(0, len(data), batch):
         rows = slice(first, first + batch)
         x, y = data.pixels(rows), data.labels[rows]
+        places = torch.arange(first, first + len(y), device=device)
+        noise = BlockNoise(device, derive(0, "validation"), len(data), places)
         fgsm = ascend(model, x, y, threat, start=x, steps=1, step_size=threat.eps)
         pgd = ascend(model, x, y, threat, start=threat.random_start(x, noise), steps=10, step_size=threat.eps / 4)
         with torch.no_grad():
@@ -254,7 +257,7 @@ def _resume(path: Path, job: Job, state: TrainState, at: _Progress, device: torc
         saved = torch.load(path, map_location=device, weights_only=True)
     except Exception:  # a damaged file can fail anywhere in the unpickler; training then starts over
         return False
-    if saved["train_id"] != job.train_id:
+    if not isinstance(saved, dict) or saved.get("train_id") != job.train_id:
         return False
     vars(at).update(saved["at"])
     at.best_key = (at.best_key[0], at.best_key[1])

@@ -11,6 +11,7 @@ import logging
 from typing import Any, ClassVar, Final, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from advbench.attacks.base import Attack
@@ -49,6 +50,8 @@ class AutoAttackPart(Attack):
 
     def alone(self) -> AutoAttackPart:
         """The same attack with the smaller Square that the `alone` scores use."""
+        if self.part != "square":
+            return self
         return self.model_copy(update={"queries": min(self.queries, 1000)})
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
@@ -81,6 +84,9 @@ class AutoAttack(Attack):
 
     name = "autoattack"
     paper = "arXiv 2003.01690"
+
+    restarts: int = Field(default=1, ge=1, le=1)
+    """The standard version's; more of them would be another protocol."""
 
     def parts(self, classes: int) -> tuple[Attack, ...]:
         names = PARTS if classes >= 4 else PARTS_BELOW_FOUR_CLASSES

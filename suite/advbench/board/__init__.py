@@ -35,7 +35,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
         "board.json": export.nested(sections).encode(),
     }
     target = out or home
-    _refuse_to_overwrite(target / "README.md")
+    refuse_to_overwrite(target / "README.md")
     for name, content in pages.items():
         write_bytes(target / name, content)
     return [target / name for name in pages]
@@ -48,7 +48,7 @@ def _records(folder: Path) -> Path:
     return folder / "records"
 
 
-def _refuse_to_overwrite(readme: Path) -> None:
-    """A folder given by mistake, a project's own for one, keeps its README."""
+def refuse_to_overwrite(readme: Path) -> None:
+    """A folder given by mistake, a project's own for one, keeps its README. Raises BadInput."""
     if readme.is_file() and not readme.read_bytes().startswith(page.SIGNATURE.encode()):
         raise BadInput(f"{readme}: not written by `advbench board`, so it stays; give another folder for the pages")

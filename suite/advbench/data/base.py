@@ -76,9 +76,12 @@ class Examples:
 
     def pixels(self, rows: Tensor | slice) -> Tensor:
         """The rows' images as float32 in [0, 1]."""
-        batch = self.stored[rows]
+        return self.scaled(self.stored[rows])
+
+    def scaled(self, stored: Tensor) -> Tensor:
+        """Stored images (augmented ones, say) as float32 in [0, 1]."""
         # Cloned because a slice is a view: a caller that wrote into it would change the data set.
-        return batch.float().div_(self.peak) if batch.dtype == torch.uint8 else batch.clone()
+        return stored.float().div_(self.peak) if stored.dtype == torch.uint8 else stored.clone()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -42,18 +43,30 @@ class _Worker:
         self.process: SpawnProcess = context.Process(target=_serve, args=(child, results, root, device), daemon=True)
         # A child reads this before it loads torch, whose thread pool has one size for life.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        self.process.start()
+        # Born with Ctrl-C blocked: it reaches the whole group, and a worker that is still importing would answer
+        # with a traceback. The tracker goes first, because its start unblocks the signal.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child.close()
         self.item: Item | None = None
         self.started = 0.0
 
     def take(self, item: Item) -> None:
         self.item, self.started = item, time.monotonic()
-        self.connection.send(item)
+        # One that died this moment is heard of as the end of its connection, like any other death.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(item)
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.join(5)
+        if self.process.is_alive():  # a defense may have blocked SIGTERM
+            self.process.kill()
+            self.process.join()
         self.connection.close()
 
 
@@ -72,18 +85,19 @@ def run(
         for device in devices[: len(queue)]:
             workers.append(_Worker(context, results, root, device))
         while queue or any(worker.item for worker in workers):
-            for worker in workers:
+            for number, worker in enumerate(workers):
                 if worker.item is None and queue:
+                    if not worker.process.is_alive():
+                        worker.stop()
+                        worker = workers[number] = _Worker(context, results, root, devices[number])
                     worker.take(queue.pop(0))
                     on_event(Event(_item(worker), "start"))
             ready = wait([worker.connection for worker in workers if worker.item], timeout=0.5)
-            for number, worker in enumerate(workers):
+            for worker in workers:
                 if worker.connection in ready:
                     record = _hear(worker, results, on_event)
                     if record:
                         records.append(record)
-                    if not worker.process.is_alive() and queue:
-                        workers[number] = _Worker(context, results, root, devices[number])
     finally:
         for worker in workers:
             worker.stop()
@@ -100,7 +114,7 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
     item, seconds = _item(worker), time.monotonic() - worker.started
     try:
         stage, done, total, words = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # OSError: it died in the middle of a message
         worker.process.join(10)
         from advbench.run import failed  # loads torch, which the driver does only in this rare case
 

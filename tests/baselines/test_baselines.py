@@ -1,0 +1,106 @@
+"""Every file in `baselines/`: a new one is tested by existing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from advbench import find, train
+from advbench.data.base import Examples
+from advbench.data.subsets import Subsets
+from advbench.defense import TrainState
+from advbench.seeds import Stream, generator
+from advbench.threat import Norm, Threat
+
+FILES = sorted(find.shipped("baselines").glob("*.py"))
+every_baseline = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10"}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3))
+
+
+@pytest.fixture
+def subsets(blobs: Callable[..., Examples]) -> Subsets:
+    return Subsets(train=blobs(32), validation=blobs(12, seed=1), test=blobs(3, seed=2))
+
+
+def test_there_are_baselines():
+    assert {"standard", "fast_at", "pgd_at"} <= {path.stem for path in FILES}
+
+
+@every_baseline
+def test_a_baseline_is_one_defense_that_names_itself_and_its_paper(path: Path):
+    made = find.defense(path)
+
+    assert made.name == path.stem.replace("_", "-")
+    assert re.search(r"\d{4}\.\d{4,5}|doi", made.paper), "an arXiv number or a doi"
+    assert (made.__doc__ or "").strip()
+    assert made.norms
+    assert set(made.norms) <= set(EPS)
+    # Its defaults are a whole defense, and all of them are plain values for the record.
+    assert find.build(made, made().plain()) == made()
+
+
+@every_baseline
+@pytest.mark.parametrize("norm", EPS)
+def test_a_baseline_trains_and_costs_what_it_says(path: Path, tmp_path: Path, make_job, subsets, norm: Norm):
+    made = find.defense(path)
+    if norm not in made.norms:
+        pytest.skip(f"{made.name} is not defined for {norm}")
+    job = make_job(threat={"norm": norm, "eps": EPS[norm]}, training={"epochs": 2, "batch": 16, "lr": 0.05})
+    model, before = network(), network().state_dict()
+
+    trained = train.train(job, subsets, made(), model, tmp_path / "c.pt", lambda *news: None)
+
+    # Two epochs of two steps. A loss that is not finite would have raised.
+    forward, backward = made().passes()
+    for epoch in trained.history:
+        assert (epoch.forward, epoch.backward) == (forward * 32, backward * 32)
+    assert all(value.isfinite().all() for value in trained.last.values())
+    assert any(not torch.equal(before[name], value) for name, value in trained.last.items() if "weight" in name)
+    assert model.training
+    # The same again is the same, bit for bit: no random number comes from elsewhere.
+    torch.manual_seed(1)
+    again = train.train(job, subsets, made(), network(), tmp_path / "d.pt", lambda *news: None)
+    assert all(torch.equal(again.last[name], value) for name, value in trained.last.items())
+
+
+@every_baseline
+def test_the_loss_of_a_baseline_touches_no_parameter_gradient(path: Path, blobs):
+    made, model = find.defense(path)(), network()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    state = TrainState(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), Threat(made.norms[0], 0.1), Stream(generator("cpu", 0))
+    )
+    data = blobs(8)
+
+    loss = made.loss(state, data.pixels(slice(None)), data.labels)
+
+    assert loss.requires_grad
+    assert loss.shape == ()
+    assert all((parameter.grad == 7.0).all() for parameter in model.parameters())
+
+
+@every_baseline
+def test_a_baseline_learns(path: Path, tmp_path: Path, make_job, blobs):
+    sets = Subsets(train=blobs(96), validation=blobs(48, seed=1), test=blobs(3, seed=2))
+    made = find.defense(path)
+    job = make_job(
+        threat={"norm": made.norms[0], "eps": EPS[made.norms[0]]},
+        training={"epochs": 8, "batch": 16, "lr": 0.02, "optimizer": "adam"},
+    )
+
+    history = train.train(job, sets, made(), network(), tmp_path / "c.pt", lambda *news: None).history
+
+    assert history[-1].clean > 0.9
+    if made.adversarial:
+        assert history[-1].pgd > 0.5

@@ -1,0 +1,171 @@
+"""Worker processes: who takes which job, what survives a death, and that their number changes no verdict."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from advbench.execute import local
+from advbench.execute.lock import locked
+from advbench.plan import Item, order, run_folder
+from advbench.record import Record, stable
+from advbench.resolve import resolve
+
+TALKS = """\
+import os, time
+from advbench.defense import Defense
+from advbench.losses import cross_entropy
+
+class Talks(Defense):
+    name = "talks"
+    paper = "a test"
+    pause: float = 0
+
+    def passes(self):
+        return 1, 1
+
+    def loss(self, state, x, y):
+        print("pid", os.getpid(), flush=True)
+        time.sleep(self.pause)
+        noisy = (x + 0.1 * state.noise.uniform(x)).clamp(0, 1)
+        return cross_entropy(state.model(noisy), y).mean()
+"""
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny):
+    """A task of two defenses and two seeds: its folder, and its plan with costs that put them in a known order."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "talks.py").write_text(TALKS, encoding="utf-8")
+    more = '[[defense]]\nname = "standard"\nlabel = "plain"\n'
+    path = tiny(
+        folder,
+        "t",
+        ("seeds = [0]", "seeds = [0, 1]"),
+        ('name = "standard"', 'file = "talks.py"'),
+        ('attacks = ["fgsm"]', 'attacks = ["fgsm", "pgd"]\nblock = 10'),
+        more=more,
+    )
+    items = resolve(path, folder / "data", {}).items
+    return folder, [item.model_copy(update={"seconds": cost}) for item, cost in zip(items, (3, 1, 2, 4), strict=True)]
+
+
+def work(bench, results: Path, workers: int, on_event=None) -> tuple[list[Record], list[local.Event]]:
+    folder, items = bench
+    events: list[local.Event] = []
+
+    def hear(event: local.Event) -> None:
+        events.append(event)
+        if on_event:
+            on_event(event)
+
+    return local.run(items, results, folder / "data", ["cpu"] * workers, hear), events
+
+
+def pids(results: Path, item: Item) -> set[int]:
+    """The processes that worked on a job, from what its defense printed."""
+    log = run_folder(results, item.path) / "log.txt"
+    return {int(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()}
+
+
+@pytest.fixture(scope="module")
+def alone(bench, tmp_path_factory: pytest.TempPathFactory):
+    """The plan done by one worker: results, records and events."""
+    results = tmp_path_factory.mktemp("alone")
+    return results, *work(bench, results, 1)
+
+
+@pytest.fixture(scope="module")
+def pair(bench, tmp_path_factory: pytest.TempPathFactory):
+    """The plan done by two workers."""
+    results = tmp_path_factory.mktemp("pair")
+    return results, *work(bench, results, 2)
+
+
+def test_the_cheapest_job_goes_first_and_then_the_longest(bench, alone):
+    started = [event.item.path for event in alone[2] if event.stage == "start"]
+
+    assert started == [item.path for item in order(bench[1])]
+    assert started == ["t/talks-s1", "t/plain-s1", "t/talks-s0", "t/plain-s0"]
+
+
+def test_each_job_starts_reports_and_ends_once(bench, pair):
+    for item in bench[1]:
+        stages = [event.stage for event in pair[2] if event.item.path == item.path]
+        assert stages[0] == "start"
+        assert stages[-1] == "ok"
+        assert {"train", "evaluate"} == set(stages[1:-1])
+
+
+def test_a_worker_takes_one_job_after_another(bench, alone):
+    results = alone[0]
+    talking = [item for item in bench[1] if item.label == "talks"]
+    used = set.union(*(pids(results, item) for item in talking))
+
+    assert len(used) == 1
+    assert os.getpid() not in used
+
+
+def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pair):
+    def by_path(records: list[Record]) -> dict[str, object]:
+        return {f"{r.label}-s{r.seed}": stable(r) for r in records}
+
+    assert len(alone[1]) == 4
+    # The digests of examples.parquet and adversarial.safetensors are a part of the record.
+    assert all(set(r.files) == {"examples.parquet", "adversarial.safetensors"} for r in alone[1])
+    assert by_path(alone[1]) == by_path(pair[1])
+
+
+def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
+    def kill_after_the_first(event: local.Event) -> None:
+        if event.stage == "ok" and event.item.path == "t/talks-s1":
+            [worker] = multiprocessing.active_children()
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            worker.join()
+
+    records, _ = work(bench, tmp_path, 1, kill_after_the_first)
+
+    assert [record.status for record in records] == ["ok"] * 4
+    first, other = (pids(tmp_path, item) for item in bench[1][1::-1])
+    assert first != other
+
+
+def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path):
+    def interrupt(event: local.Event) -> None:
+        if event.stage == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(bench, tmp_path, 2, interrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_end_with_a_killed_driver_and_the_folder_is_free(tmp_path: Path, tiny, command_env):
+    (tmp_path / "talks.py").write_text(TALKS, encoding="utf-8")
+    tiny(tmp_path, "t", ("epochs = 1", "epochs = 1000"), ('name = "standard"', 'file = "talks.py"\npause = 0.05'))
+    results = tmp_path / "results"
+    log = results / "runs" / "t" / "talks-s0" / "log.txt"
+    command = [sys.executable, "-m", "advbench", "run", "t.toml"]
+    driver = subprocess.Popen(command, cwd=tmp_path, env=command_env, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+
+    with locked(results):
+        killed = time.monotonic()
+        last = -1
+        # It talks 20 times a second; a second of silence is the end of it.
+        while (now := log.stat().st_size) != last:
+            assert time.monotonic() - killed < 5, "the worker goes on without its driver"
+            last = now
+            time.sleep(1)
+    assert last > 0

@@ -1,0 +1,59 @@
+"""`advbench list`: every part that a task file can name is there, in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from advbench import catalogue, find
+
+KINDS = {
+    "defenses": find.shipped("baselines"),
+    "attacks": find.PACKAGE / "attacks",
+    "datasets": find.PACKAGE / "data",
+    "models": find.PACKAGE / "models",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_of_a_folder_is_a_row_with_a_line_about_it(kind):
+    rows = catalogue.rows(kind)
+
+    assert [row["name"] for row in rows] == find.names(KINDS[kind])
+    assert all(row["about"] and "\n" not in row["about"] for row in rows)
+
+
+def test_tasks_of_all_suites_are_listed_with_their_paths():
+    rows = catalogue.rows("tasks")
+
+    assert {"digits-linf", "mnist-linf"} <= {row["name"] for row in rows}
+    assert all(Path(row["path"]).stem == row["name"] and row["about"] for row in rows)
+
+
+def test_defenses_and_attacks_name_their_papers_and_norms():
+    defenses = {row["name"]: row for row in catalogue.rows("defenses")}
+
+    assert defenses["pgd-at"]["norms"] == ["Linf", "L2"]
+    assert (defenses["pgd-at"]["forward"], defenses["pgd-at"]["backward"]) == (11, 11)
+    assert all(row["paper"] for row in [*defenses.values(), *catalogue.rows("attacks")])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "tasks"])
+def test_json_is_the_rows_and_nothing_else(kind, capsys):
+    catalogue.show(kind, as_json=True)
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == catalogue.rows(kind)
+    assert printed.err == ""
+
+
+def test_the_table_shows_every_name_as_it_is(monkeypatch, capsys):
+    odd = [{"name": "a[b]c", "about": ":smile: [bold]x[/bold]", "norms": ["L2", "Linf"], "forward": 2.0}]
+    monkeypatch.setattr(catalogue, "rows", lambda kind: odd)
+    catalogue.show("models", as_json=False)
+
+    out = capsys.readouterr().out
+    for text in ("a[b]c", ":smile: [bold]x[/bold]", "L2, Linf", " 2 "):
+        assert text in out

@@ -1,0 +1,79 @@
+"""Estimates order the queue: they grow with what costs, and come within a factor of the truth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advbench import find
+from advbench.attacks.base import Attack
+from advbench.data.subsets import choose
+from advbench.estimate import rate, seconds
+from advbench.models.linear import Linear
+from advbench.models.mlp import Mlp
+from advbench.spec import validate
+from advbench.task import Data, Defended, Evaluation, Training
+
+SPEED = (1e-4, 1e-6)
+
+
+def defense(name: str, **fields: Any):
+    return find.build(find.defense(find.defense_file(Defended(name=name), Path())), fields)
+
+
+@pytest.fixture
+def cost(digits):
+    def make(
+        attacks: list[dict[str, Any]], *, name: str = "pgd-at", data: dict[str, Any] | None = None, **fields: Any
+    ) -> float:
+        training = Training(epochs=fields.pop("epochs", 3))
+        how = validate(Evaluation, {"attacks": attacks, "curve": fields.pop("curve", [])})
+        subsets = choose(digits, Data(name="digits", **(data or {})), "cpu")
+        made = [find.named(Attack, a) for a in attacks]
+        return seconds(training, how, defense(name, **fields), made, subsets, 10, SPEED)
+
+    return make
+
+
+FGSM = [{"name": "fgsm"}]
+
+
+def test_more_of_anything_costs_more(cost):
+    base = cost(FGSM)
+
+    assert cost(FGSM, epochs=6) > base
+    assert cost(FGSM, steps=20) > base
+    assert cost(FGSM, curve=["1/20"]) > base
+    assert cost([*FGSM, {"name": "pgd"}]) > base
+    assert cost([*FGSM, {"name": "pgd", "restarts": 2}]) > cost([*FGSM, {"name": "pgd"}])
+    assert cost([*FGSM, {"name": "autoattack"}]) > cost([*FGSM, {"name": "pgd", "restarts": 5}])
+    assert base > cost(FGSM, name="fast-at") > cost(FGSM, name="standard")
+    assert cost(FGSM, data={"train": 100}) < base
+    assert cost(FGSM, data={"test": 10}) < base
+    # A model that stands has more of AutoAttack to go through.
+    aa = [{"name": "autoattack"}]
+    assert cost(aa) - cost(FGSM) > 2 * (cost(aa, name="standard") - cost(FGSM, name="standard")) > 0
+
+
+def test_the_rate_is_that_of_the_model_and_leaves_the_threads_as_they_are(digits):
+    threads = torch.get_num_threads()
+    small, large = rate(Linear(), digits), rate(Mlp(hidden=(1024, 1024)), digits)
+
+    assert torch.get_num_threads() == threads
+    assert min(*small, *large) >= 0
+    assert small[0] > 0
+    assert large[0] + 128 * large[1] > 2 * (small[0] + 128 * small[1])
+
+    # Against the clock, by an order of magnitude: this machine is shared.
+    torch.manual_seed(0)
+    model, x = Mlp(hidden=(1024, 1024)).build((1, 8, 8), 10), torch.rand(128, 1, 8, 8)
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        model(x).sum().backward()
+        taken.append(time.perf_counter() - started)
+    assert 0.1 < (large[0] + 127 * large[1]) / min(taken) < 10

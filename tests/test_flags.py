@@ -1,0 +1,147 @@
+"""Flags: raised by what looks wrong, in published runs too, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench import flags
+from advbench.attacks.autoattack import AutoAttackPart
+from advbench.attacks.base import Attack
+from advbench.attacks.fgsm import FGSM
+from advbench.attacks.pgd import PGD
+from advbench.record import Epoch, Flag
+from advbench.threat import Threat
+
+EPS = 0.1
+
+
+def history(*curve: tuple[float, float], eps: float = EPS, **changes: Any) -> list[Epoch]:
+    """Epochs with these (FGSM, PGD) accuracies."""
+    values = {"loss": 1.0, "clean": 0.9, "top_class": 0.2, "lr": 0.1, "seconds": 1.0, "forward": 1, "backward": 1}
+    return [
+        Epoch(**{"epoch": i + 1, "fgsm": fgsm, "pgd": pgd, "eps": eps, **values, **changes})
+        for i, (fgsm, pgd) in enumerate(curve)
+    ]
+
+
+def names(found: list[Flag]) -> list[str]:
+    return [flag.name for flag in found]
+
+
+def of(*curve: tuple[float, float], **changes: Any) -> list[Flag]:
+    return flags.of_training(history(*curve, **changes), eps=EPS, adversarial=True)
+
+
+def test_a_collapse_is_told_with_its_numbers():
+    [flag] = of((0.4, 0.35), (0.45, 0.4), (0.9, 0.02), (0.95, 0.01))
+
+    assert flag.name == "catastrophic-overfitting"
+    assert flag.evidence == {"epoch": 3, "fgsm": 0.9, "pgd": 0.02, "last_fgsm": 0.95, "last_pgd": 0.01}
+    assert "epoch 3" in flag.message
+    assert "2.0%" in flag.message
+    assert "back" not in flag.message
+
+
+def test_a_collapse_that_passed_is_told_too():
+    [flag] = of((0.45, 0.4), (0.9, 0.02), (0.5, 0.45))
+
+    assert flag.evidence["epoch"] == 2
+    assert "back at 45.0%" in flag.message
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [(0.5, 0.45), (0.55, 0.5)],  # healthy
+        [(0.5, 0.45), (0.85, 0.6)],  # a wide gap, but PGD holds
+        [(0.25, 0.0), (0.2, 0.0)],  # weak all over
+        [(0.5, 0.1), (0.6, 0.4)],  # on its way up
+        [],
+    ],
+)
+def test_a_healthy_history_raises_nothing(curve):
+    assert of(*curve) == []
+
+
+def test_an_epoch_of_the_ramp_says_nothing():
+    ramp = history((0.45, 0.4), (0.9, 0.02), eps=EPS / 2)
+
+    assert flags.of_training([*ramp, *history((0.45, 0.4))], eps=EPS, adversarial=True) == []
+
+
+def test_a_defense_that_meets_no_attack_cannot_overfit_to_one():
+    assert flags.of_training(history((0.45, 0.4), (0.9, 0.02)), eps=EPS, adversarial=False) == []
+
+
+@pytest.mark.parametrize(("top", "dead"), [(0.2, False), (0.98, False), (0.99, True), (1.0, True)])
+def test_a_model_of_one_class_is_dead(top, dead):
+    assert names(of((0.1, 0.1), top_class=top)) == (["dead"] if dead else [])
+
+
+def test_only_the_last_epoch_counts_for_dead():
+    assert of((0.1, 0.1), top_class=1.0) != []
+    assert flags.of_training(history((0.1, 0.1), top_class=1.0) + history((0.4, 0.4)), eps=EPS, adversarial=True) == []
+
+
+COLLAPSED = {"elle", "fgsm_at", "fgsm_rs", "zero_grad"}
+"""Methods of the FastAT Benchmark whose CIFAR-10 runs at 8/255 collapse, in all three seeds: PGD accuracy falls
+below 5 % while FGSM accuracy rises above 80 %."""
+
+
+def test_the_published_runs_that_collapse_are_flagged_and_the_others_are_not(shared_data: Callable[[str], Path]):
+    methods = json.loads(shared_data("co_traces_cifar10.json").read_text())["methods"]
+    flagged: dict[str, int] = {}
+    for method, runs in methods.items():
+        for run in runs.values():
+            curve = history(*zip(run["fgsm"], run["pgd"], strict=True), eps=8 / 255)
+            raised = flags.of_training(curve, eps=8 / 255, adversarial=True)
+            flagged[method] = flagged.get(method, 0) + len(raised)
+
+    assert len(methods) == 21
+    assert flagged == {method: 3 if method in COLLAPSED else 0 for method in methods}
+
+
+class Quantised(nn.Module):
+    """Rounds its input to eighths: right as ever, and without a gradient anywhere."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(torch.round(8 * x) / 8)
+
+
+@pytest.mark.parametrize("eps", [0.07, 0.15])
+def test_a_masked_gradient_is_told_and_an_honest_one_is_not(judged, digits_cnn, digits_test, eps):
+    ladder: list[Attack] = [FGSM(), PGD(steps=5), AutoAttackPart(part="square", classes=10, queries=30)]
+    masked = judged(Quantised(digits_cnn), digits_test, ladder, Threat("Linf", eps), curve=[], alone=0)
+    honest = judged(digits_cnn, digits_test, ladder, Threat("Linf", eps), curve=[], alone=0)
+
+    [flag] = flags.of_evaluation(masked)
+    assert flag.name == "zero-gradient"
+    assert flag.evidence["flat"] == flag.evidence["correct"] == len(masked.ledger.correct)
+    assert flag.evidence["broken"] == int(((masked.ledger.broken_by == 0) | (masked.ledger.broken_by == 1)).sum())
+    assert flag.evidence["attacks"] == ["fgsm", "pgd"]
+    # The mask hides what a query attack still finds.
+    assert masked.scores.attacks["square"] < masked.scores.attacks["pgd"] - 0.05
+    assert flags.of_evaluation(honest) == []
+
+
+def test_nothing_is_said_where_no_attack_follows_the_gradient_or_nothing_was_right(judged, digits_cnn, digits_test):
+    square = AutoAttackPart(part="square", classes=10, queries=5)
+    alone = judged(Quantised(digits_cnn), digits_test, [square], Threat("Linf", 0.1), curve=[], alone=0)
+    assert flags.of_evaluation(alone) == []
+
+    digits_cnn[7].bias.data[0] = 1e6
+    digits_cnn[7].weight.data.zero_()
+    broken = judged(digits_cnn, digits_test, [FGSM()], Threat("Linf", 0.1), curve=[], alone=0)
+    broken.ledger.broken_by.fill_(-2)
+    assert flags.of_evaluation(broken) == []

@@ -1,0 +1,85 @@
+"""The committed board: it is what its records say, the records are of today's tasks, and one is made again."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from advbench import board
+from advbench.board.table import sections
+from advbench.plan import PROTOCOL, Item
+from advbench.progress import show_board
+from advbench.record import Accuracy, Record, load, load_all, stable, whole
+from advbench.resolve import resolve
+from advbench.run import run_job
+
+STARTER = "digits-linf"
+
+
+@pytest.fixture(scope="module")
+def records(repo: Path) -> list[Record]:
+    return list(load_all(repo / "leaderboard" / "records"))
+
+
+@pytest.fixture(scope="module")
+def items(repo: Path) -> list[Item]:
+    return resolve(repo / "tasks" / f"{STARTER}.toml", repo / "data", {}).items
+
+
+def accuracies(record: Record) -> list[Accuracy]:
+    """Clean and robust."""
+    assert record.scores
+    assert record.scores.robust
+    return [record.scores.clean, record.scores.robust]
+
+
+@pytest.mark.parametrize("name", ["README.md", "index.html", "board.csv", "board.json"])
+def test_the_committed_page_is_byte_equal_to_a_fresh_build(repo: Path, tmp_path: Path, name: str):
+    board.build(repo / "leaderboard", tmp_path)
+
+    assert (repo / "leaderboard" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_every_committed_record_is_whole(repo: Path, records: list[Record]):
+    folders = {r: repo / "leaderboard" / "records" / r.task / f"{r.label}-s{r.seed}" for r in records}
+
+    assert records
+    assert [r.id for r, folder in folders.items() if not whole(r, folder) or r.job["protocol"] != PROTOCOL] == []
+
+
+def test_the_starter_suite_s_records_are_of_the_task_as_it_is_today(records: list[Record], items: list[Item]):
+    committed = {f"{r.task}/{r.label}-s{r.seed}": r.id for r in records if r.task == STARTER}
+
+    assert committed == {item.path: item.job.id for item in items if item.job}
+
+
+def test_standard_training_with_seed_0_comes_out_as_committed(repo: Path, tmp_path: Path, items: list[Item]):
+    item = next(item for item in items if item.path == f"{STARTER}/standard-s0")
+    committed = load(repo / "leaderboard" / "records" / item.path / "record.json")
+
+    again = run_job(item, tmp_path, repo / "data", torch.device("cpu"), lambda *_: None)
+
+    same = ("torch", "device", "threads", "python", "machine")
+    if all(again.provenance[key] == committed.provenance[key] for key in same):
+        assert stable(again) == stable(committed)
+    for new, old in zip(accuracies(again), accuracies(committed), strict=True):
+        # Another machine or build is like another seed: four standard errors of a difference of two accuracies.
+        error = math.sqrt(2 * old.accuracy * (1 - old.accuracy) / old.n)
+        assert abs(new.accuracy - old.accuracy) <= 4 * error
+
+
+def test_the_readme_shows_the_standing_that_the_records_hold(repo: Path, records: list[Record]):
+    (section,) = [s for s in sections(records) if s.task == STARTER]
+    shown = io.StringIO()
+    show_board(Console(file=shown, width=100, highlight=False), section)
+    readme = (repo / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- standing -->\n```\n(.*?)```", readme, re.DOTALL)
+
+    assert found
+    assert found[1].split() == shown.getvalue().split()

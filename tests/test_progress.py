@@ -1,0 +1,178 @@
+"""What a run shows: lines that a log can keep, bars on a terminal, and names exactly as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from advbench import progress
+from advbench.board.table import sections
+from advbench.execute.local import Event
+from advbench.plan import Item, Job
+from advbench.progress import Show, show_board, show_plan, span
+from advbench.record import Accuracy, Record, Scores
+from advbench.task import Data, Evaluation, ThreatModel, Training
+
+ODD = "a[bold]b:smile:"
+"""A name that rich would take for markup and an emoji."""
+
+
+def console(terminal: bool = False) -> Console:
+    """As `advbench run` makes it, into a string."""
+    return Console(
+        file=io.StringIO(),
+        force_terminal=terminal,
+        width=100,
+        soft_wrap=not terminal,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def shown(made: Console) -> str:
+    assert isinstance(made.file, io.StringIO)
+    return made.file.getvalue()
+
+
+def items(*seconds: float, label: str = "d", **changes: object) -> list[Item]:
+    common = {"task": "t", "label": label, "base": Path()} | changes
+    return [Item.model_validate({"seed": seed, "seconds": cost, **common}) for seed, cost in enumerate(seconds)]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that the test sets: [seconds]."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (190, "3 min 10 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_spans_are_said_as_people_say_them(seconds, words):
+    assert span(seconds) == words
+
+
+def test_the_plan_counts_its_jobs_and_shares_their_time_among_workers():
+    made = console()
+    todo, cached = items(60, 60, 60, 60), items(5, label="e", cached=True)
+    show_plan(made, [*todo, *cached], 2)
+
+    assert "5 jobs: 4 to run, 1 cached; about 2 min 0 s with 2 workers" in shown(made)
+    [row] = [line for line in shown(made).splitlines() if "│ d " in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["t", "d", "0 1 2 3", "run", "4 min 0 s"]
+
+
+def test_the_longest_job_bounds_the_estimate_however_many_workers_there_are():
+    made = console()
+    show_plan(made, items(600, 1), 16)
+
+    assert "about 10 min 0 s with 16 workers" in shown(made)
+
+
+def test_a_reason_to_skip_is_one_whole_line_that_can_be_copied():
+    made = console()
+    reason = 'x is not there; get it with: python -c "' + "y" * 200 + '[0]"'
+    show_plan(made, [*items(1, 1, skip=reason), *items(1, label="e", skip=reason), *items(1, label="f")], 1)
+
+    assert f"skipped t (d, e): {reason}" in shown(made).splitlines()
+    assert "4 jobs: 1 to run, 3 skipped; about 1 s with 1 worker" in shown(made)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_and_errors_are_shown_as_they_are(terminal):
+    made = console(terminal)
+    [item] = items(1, label=ODD)
+    show_plan(made, [item], 1)
+    with Show(made, [item], 1) as show:
+        show(Event(item, "start"))
+        show(Event(item, "train", 1, 2, ODD))
+        if terminal:
+            show.progress.refresh()
+        show(Event(item, "failed", words=f"no {ODD}", seconds=3))
+
+    assert f"FAILED t/{ODD}-s0  no {ODD}  [1/1, 3 s]" in shown(made)
+    assert f"│ {ODD} │" in shown(made), "in the plan"
+    if terminal:
+        assert f"train: epoch 1/2 {ODD}" in shown(made), "beside its bar"
+
+
+def test_a_log_gets_a_line_at_the_start_at_the_end_and_now_and_then(clock):
+    made = console()
+    first, second = items(100, 100)
+    with Show(made, [first, second], 1) as show:
+        show(Event(first, "start"))
+        for step in range(40):
+            clock[0] += 1
+            show(Event(first, "train", step + 1, 80, "clean 0.9"))
+        show(Event(first, "ok", words="robust 50.0%", seconds=40))
+
+    lines = shown(made).splitlines()
+    assert lines[0] == "start  t/d-s0"
+    assert lines[-1] == "done   t/d-s0  robust 50.0%  [1/2, 40 s]"
+    told = [line for line in lines if line.startswith("  ...  t/d-s0  train: epoch ")]
+    assert len(told) == len(lines) - 2 == 2, "every 15 seconds"
+    assert told[0].startswith("  ...  t/d-s0  train: epoch 16/80 clean 0.9 (")
+
+
+def test_the_time_left_follows_how_the_estimates_did(clock):
+    first, second = items(100, 100)
+    show = Show(console(), [first, second], 1)
+    assert show.eta() == "", "nothing is known yet"
+    show(Event(first, "start"))
+    clock[0] += 50
+    show(Event(first, "evaluate", 0, 10))  # half of it: 50 of 200 planned seconds took 50
+    assert show.eta() == "2 min 30 s left"
+    clock[0] += 150
+    show(Event(first, "ok"))  # 100 of 200 took 200
+    assert show.eta() == "3 min 20 s left"
+
+
+def test_on_a_terminal_each_running_job_has_a_bar_until_it_ends():
+    made = console(terminal=True)
+    first, second = items(1, 1)
+    with Show(made, [first, second], 2) as show:
+        show(Event(first, "start"))
+        show(Event(second, "start"))
+        assert set(show.bars) == {"t/d-s0", "t/d-s1"}
+        show(Event(first, "evaluate", 5, 10, "pgd"))
+        bar = next(task for task in show.progress.tasks if task.id == show.bars["t/d-s0"])
+        assert bar.completed == 0.75
+        assert bar.fields["words"] == "evaluate: attack step 5/10 pgd"
+        show(Event(first, "ok"))
+        assert set(show.bars) == {"t/d-s1"}
+        assert show.progress.tasks[0].completed == 1
+
+
+def test_the_board_shows_a_failed_seed_beside_the_others():
+    job = Job(
+        task="t",
+        title=ODD,
+        label="d",
+        seed=0,
+        data=Data(name="digits"),
+        data_sha256="0",
+        model={"name": "linear"},
+        threat=ThreatModel.model_validate({"norm": "Linf", "eps": "1/10"}),
+        training=Training(epochs=1, seeds=(0, 1)),
+        evaluation=Evaluation(),
+        defense={"name": "d", "file": None, "sha256": "0"},
+        threads=1,
+        accelerator=False,
+    )
+    half = Accuracy(accuracy=0.5, low=0.4, high=0.6, n=100, protocol="autoattack")
+    values = {"schema": 1, "id": "0", "task": "t", "defense": "d", "label": "d", "job": job.plain()}
+    good = Record.model_validate({**values, "seed": 0, "status": "ok", "scores": Scores(clean=half, robust=half)})
+    bad = Record.model_validate({**values, "seed": 1, "status": "failed", "error": "no"})
+    made = console()
+    [section] = sections([good, bad])
+    show_board(made, section)
+
+    assert "50.0% FAILED" in shown(made)
+    assert shown(made).startswith(ODD)

@@ -1,0 +1,36 @@
+"""The README's own defense and task lines work as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from advbench.resolve import resolve
+from advbench.run import attempt
+
+
+def block(repo: Path, marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+def test_the_defense_of_the_readme_trains_beside_the_starter_suite(repo: Path, tmp_path: Path):
+    starter = (repo / "tasks" / "digits-linf.toml").read_text("utf-8")
+    small = starter.replace("epochs = 30", "epochs = 2").replace('name = "digits"', 'name = "digits"\ntest = 40')
+    small = re.sub(r"attacks = .*", 'attacks = ["fgsm"]', small)
+    (tmp_path / "my_defense.py").write_text(block(repo, "my-defense"), "utf-8")
+    task = tmp_path / "mine.toml"
+    task.write_text(f"{small}\n{block(repo, 'my-task')}", "utf-8")
+
+    items = resolve(task, tmp_path, {}).items
+    mine = next(item for item in items if item.path == "mine/half-and-half-s0")
+    record = attempt(mine, tmp_path / "results", tmp_path, torch.device("cpu"), lambda *_: None)
+
+    assert {item.label for item in items} == {"standard", "fast-at", "pgd-at", "half-and-half"}
+    assert record.error is None
+    assert record.job["defense"]["steps"] == 7
+    # 1,294 training digits, two epochs; seven steps, then one pass for each of the two losses.
+    assert (record.cost.train_forward, record.cost.train_backward) == (1294 * 2 * 9, 1294 * 2 * 9)
