@@ -24,9 +24,10 @@ EPS = 0.1
 
 def history(*curve: tuple[float, float], eps: float = EPS, **changes: Any) -> list[Epoch]:
     """Epochs with these (FGSM, PGD) accuracies."""
-    values = {"loss": 1.0, "clean": 0.9, "top_class": 0.2, "lr": 0.1, "seconds": 1.0, "forward": 1, "backward": 1}
+    values: dict[str, Any] = {"eps": eps, "clean": 0.9, "top_class": 0.2, **changes}
+    cost: dict[str, Any] = {"seconds": 1.0, "forward": 1, "backward": 1}
     return [
-        Epoch(**{"epoch": i + 1, "fgsm": fgsm, "pgd": pgd, "eps": eps, **values, **changes})
+        Epoch(epoch=i + 1, loss=1.0, lr=0.1, fgsm=fgsm, pgd=pgd, **cost, **values)
         for i, (fgsm, pgd) in enumerate(curve)
     ]
 
@@ -60,7 +61,7 @@ def test_a_collapse_that_passed_is_told_too():
     "curve",
     [
         [(0.5, 0.45), (0.55, 0.5)],  # healthy
-        [(0.5, 0.45), (0.85, 0.6)],  # a wide gap, but PGD holds
+        [(0.5, 0.45), (0.95, 0.6)],  # a wide gap, but PGD holds
         [(0.25, 0.0), (0.2, 0.0)],  # weak all over
         [(0.5, 0.1), (0.6, 0.4)],  # on its way up
         [],
@@ -133,6 +134,9 @@ def test_a_masked_gradient_is_told_and_an_honest_one_is_not(judged, digits_cnn, 
     # The mask hides what a query attack still finds.
     assert masked.scores.attacks["square"] < masked.scores.attacks["pgd"] - 0.05
     assert flags.of_evaluation(honest) == []
+    # Here and there a flat example is no mask.
+    masked.ledger.flat[masked.ledger.correct[: int(0.6 * len(masked.ledger.correct))]] = False
+    assert flags.of_evaluation(masked) == []
 
 
 def test_nothing_is_said_where_no_attack_follows_the_gradient_or_nothing_was_right(judged, digits_cnn, digits_test):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from advbench import plan
+from advbench import plan, record
 from advbench.plan import Item, Job, finished, order, recall, record_folder, remember, run_folder
 from advbench.record import Record, save
 from advbench.resolve import resolve
@@ -62,6 +62,7 @@ NOTHING: list[dict[str, Any]] = [
     {"training": {"seeds": [0, 5]}},
     {"training": {"checkpoint_minutes": 1.0}},
     {"data": {"path": "elsewhere.npz"}},
+    {"evaluation": {"batch": 17}},
     {"defense": {"file": "elsewhere.py"}},
     {"defense": {"name": "renamed"}},
     # The same number, written in another way.
@@ -100,8 +101,7 @@ def test_every_field_of_a_job_is_judged_above():
     }
     for table in ("data", "threat", "training", "evaluation"):
         fields = set(Job.model_fields[table].annotation.model_fields)  # type: ignore[union-attr]
-        # `batch` of the evaluation changes nothing but memory; it is in the id all the same, to be sure.
-        assert fields - {"batch"} <= {name for first, *rest in judged if first == table for name in rest}, table
+        assert fields <= {name for first, *rest in judged if first == table for name in rest}, table
     # `deviations` repeats what is in `training`; `accelerator` says where a job may run.
     assert set(Job.model_fields) - {"deviations", "accelerator"} == {first for first, *_ in judged}
 
@@ -109,7 +109,7 @@ def test_every_field_of_a_job_is_judged_above():
 def test_an_id_is_stable_over_processes_and_versions_of_python(make_job):
     # A digest of canonical JSON. When this changes (a new field does it), no finished job is recognised any more.
     assert make_job().train_id == "dce5f26400e50ea7"
-    assert make_job().id == "9facb2a40a6b8383"
+    assert make_job().id == "d00e1f93e1718867"
 
 
 def item(path: str = "t/a-s0", **changes: Any) -> Item:
@@ -151,11 +151,10 @@ def test_the_cheapest_comes_first_and_then_the_longest():
 
 
 def laid(results: Path, job: Job, **changes: Any) -> Record:
-    values = {"id": job.id, "task": job.task, "defense": "d", "label": job.label, "seed": job.seed, "status": "ok"}
-    record = Record(**{**values, "job": job.plain(), **changes})
-    return save(
-        record, record_folder(results, job.path), {"examples.parquet": b"rows", "adversarial.safetensors": b"x"}
-    )
+    values: dict[str, Any] = {"id": job.id, "label": job.label, "seed": job.seed, "status": "ok", **changes}
+    record = Record(task=job.task, defense="d", job=job.plain(), **values)
+    beside = {"examples.parquet": b"rows", "adversarial.safetensors": b"pixels"}
+    return save(record, record_folder(results, job.path), beside)
 
 
 @pytest.fixture
@@ -251,3 +250,26 @@ def test_where_things_lie():
     assert record_folder(Path("r"), "t/a-s0") == Path("r/records/t/a-s0")
     assert run_folder(Path("r"), "t/a-s0") == Path("r/runs/t/a-s0")
     assert plan.PROTOCOL >= 1
+
+
+def test_a_job_done_under_another_name_is_adopted_whole(tmp_path: Path, make_job):
+    job = make_job()
+    old = record.Record.model_validate(
+        {"schema": 1, "id": job.id, "task": job.task, "defense": "x", "label": job.label, "seed": job.seed}
+        | {"status": "ok", "job": job.plain()}
+    )
+    record.save(old, plan.record_folder(tmp_path, job.path), {"examples.parquet": b"rows"})
+    renamed = job.model_copy(update={"task": "mine", "label": "other"})
+    item = plan.Item(task="mine", label="other", seed=job.seed, base=tmp_path, job=renamed)
+
+    assert not plan.finished(item, tmp_path).cached
+    adopted = plan.adopt(item, tmp_path, plan.known(tmp_path))
+
+    new = record.load(plan.record_folder(tmp_path, renamed.path) / "record.json")
+    assert adopted.cached
+    assert (new.task, new.label, new.id) == ("mine", "other", job.id)
+    assert record.whole(new, plan.record_folder(tmp_path, renamed.path))
+    assert (plan.record_folder(tmp_path, renamed.path) / "examples.parquet").read_bytes() == b"rows"
+    # A changed job is another job.
+    changed = renamed.model_copy(update={"threads": job.threads + 1})
+    assert not plan.adopt(item.model_copy(update={"job": changed}), tmp_path, plan.known(tmp_path)).cached

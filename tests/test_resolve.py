@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from advbench import find
+from advbench.data.base import DataSet
 from advbench.plan import Item, Job
 from advbench.resolve import resolve
 from advbench.spec import BadInput
@@ -173,12 +175,16 @@ def test_a_task_whose_data_is_missing_is_skipped_with_the_reason(tmp_path: Path,
     assert all("absent.npz" in item.skip for item in found.items)
 
 
-def test_whether_there_is_an_accelerator_is_no_part_of_a_plan_that_is_kept(tmp_path: Path, tiny):
-    [item] = lines(tiny(tmp_path, "t", more="[resources]\naccelerator = true\n"))
+@pytest.mark.parametrize("there", [True, False])
+def test_a_task_for_an_accelerator_is_resolved_only_where_there_is_one(tmp_path: Path, tiny, monkeypatch, there):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there)
+    monkeypatch.setattr("advbench.resolve.rate", lambda *_: (1e-3, 1e-5))
+    # Where there is none the data are not even asked for: nobody should fetch them in vain.
+    data = () if there else (("tiny.npz", "absent.npz"),)
+    [item] = lines(tiny(tmp_path, "t", *data, more="[resources]\naccelerator = true\n"))
 
-    assert item.skip == ""
-    assert item.job is not None
-    assert item.job.accelerator
+    assert (item.job is not None) == there
+    assert item.skip == ("" if there else "needs an accelerator, and this machine has none")
 
 
 def test_more_examples_than_there_are_is_an_error_of_the_file(tmp_path: Path, tiny):
@@ -196,7 +202,7 @@ def test_all_that_a_plan_depends_on_is_watched(tmp_path: Path, tiny):
 
 
 def test_a_data_set_is_read_once_for_a_whole_plan(tmp_path: Path, tiny):
-    loaded: dict[str, object] = {}
+    loaded: dict[str, DataSet] = {}
     one, other = tiny(tmp_path, "a"), tiny(tmp_path, "b")
 
     resolve(one, tmp_path / "data", loaded)

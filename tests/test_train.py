@@ -18,7 +18,7 @@ from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState, batch_norm
 from advbench.losses import cross_entropy
-from advbench.threat import Threat
+from advbench.threat import Norm, Threat
 from advbench.train import Diverged, Trained, learning_rate, train, validate
 
 EPOCHS, STEPS = 3, 5
@@ -255,7 +255,7 @@ def test_the_learning_rate_follows_its_schedule_step_by_step(tmp_path: Path, job
     assert learning_rate(job(**fields | {"lr": 0.3}).training, 1.0) == pytest.approx(curve(1.0), abs=1e-12)
 
 
-@pytest.mark.parametrize("ramp", [0, 1.5, 2, 6])
+@pytest.mark.parametrize("ramp", [0, 1.5, 2, 2.9])
 def test_eps_grows_in_a_straight_line_over_the_ramp(tmp_path: Path, job, subsets, ramp):
     seen: list[float] = []
 
@@ -277,7 +277,8 @@ def test_validation_is_that_of_a_plain_loop_and_does_not_depend_on_the_batch(blo
     data, model = blobs(30, seed=1), network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    for norm, eps in (("Linf", 0.1), ("L2", 0.6)):
+    balls: list[tuple[Norm, float]] = [("Linf", 0.1), ("L2", 0.6)]
+    for norm, eps in balls:
         found = [validate(model, data, Threat(norm, eps), batch) for batch in (7, 16, 500)]
         assert found[0] == found[1] == found[2]
         model.eval()

@@ -8,20 +8,22 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from advbench import find, task
-from advbench.attacks.base import Attack
-from advbench.data.base import Source
-from advbench.models.base import Model
+from advbench import task
 from advbench.spec import Part
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
     """One row for each thing of `kind`: name, a line about it, and what else is known."""
+    if kind == "tasks":
+        return [_task(path) for path in sorted(task.shipped("tasks").rglob("*.toml"))]
+    from advbench import find  # loads torch, which a list of task files does without
+    from advbench.attacks.base import Attack
+    from advbench.data.base import Source
+    from advbench.models.base import Model
+
     match kind:
-        case "tasks":
-            return [_task(path) for path in sorted(find.shipped("tasks").rglob("*.toml"))]
         case "defenses":
-            return [_defense(name) for name in find.names(find.shipped("baselines"))]
+            return [_defense(name) for name in find.names(task.shipped("baselines"))]
         case "attacks":
             made = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
             return [{"name": a.name, "about": _about(a), "paper": a.paper, "norms": list(a.norms)} for a in made]
@@ -43,7 +45,9 @@ def _task(path: Any) -> dict[str, Any]:
 
 
 def _defense(name: str) -> dict[str, Any]:
-    made = find.defense(find.shipped("baselines") / f"{name.replace('-', '_')}.py")
+    from advbench import find
+
+    made = find.defense(task.shipped("baselines") / f"{name.replace('-', '_')}.py")
     forward, backward = made().passes()
     return {
         "name": made.name,

@@ -80,8 +80,12 @@ class Defense(Part):
         loss = self.loss(state, x, y)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.communicate(state)
         state.optimizer.step()
         return loss.detach()
+
+    def communicate(self, state: TrainState) -> None:
+        """Change the gradients between the backward pass and the update: average them over workers, clip them."""
 
     def optimizer(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
         """The task's optimizer over all parameters. The learning rate is set before every step."""

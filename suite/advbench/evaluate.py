@@ -21,7 +21,7 @@ from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD, input_gradient
 from advbench.data.base import Examples
 from advbench.ledger import CLEAN, STANDING, Ledger
-from advbench.passes import counting
+from advbench.passes import Passes, counting
 from advbench.record import Accuracy, Scores
 from advbench.seeds import BlockNoise, derive
 from advbench.task import Evaluation
@@ -40,7 +40,6 @@ class Verdicts:
     ledger: Ledger
     """All blocks in one."""
     scores: Scores
-    seconds: float
 
     @property
     def broken_by(self) -> list[str | None]:
@@ -65,12 +64,12 @@ def evaluate(
     The model is put into eval mode and its parameters are frozen meanwhile, so that even an attack that calls
     `.backward()` computes input gradients only.
     """
-    started = time.perf_counter()
     rungs = [part for attack in attacks for part in attack.parts(classes)]
     sample = set(torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().int().tolist())
-    key = hashlib.sha256(f"{key}/{[r.plain() for r in rungs]}/{how.plain()}/{threat}".encode()).hexdigest()
+    ladder = [(r.key, type(r).__name__, r.plain()) for r in rungs]
+    kept = {name: value for name, value in how.plain().items() if name != "batch"}
+    key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
     blocks = range(0, len(test), how.block)
-    total = len(blocks) * (len(rungs) + len(how.curve) + 1)
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
     model.eval()
@@ -84,12 +83,16 @@ def evaluate(
             ledger.read(journal / f"{number}.safetensors", key)
             inside = [i - first for i in sorted(sample) if first <= i < first + how.block]
             block = _Block(model, threat, how, ledger, number, torch.tensor(inside, dtype=torch.int64))
-            for name, work in block.stages(rungs):
-                tell("evaluate", number * (len(rungs) + len(how.curve) + 1) + len(ledger.done), total, name)
-                if name not in ledger.done:
-                    work()
-                    ledger.done.append(name)
-                    ledger.write(journal / f"{number}.safetensors", key)
+            stages = block.stages(rungs)
+            for name, work in stages:
+                if name in ledger.done:
+                    continue
+                started = time.perf_counter()
+                block.watch = _pulse(tell, number * len(stages) + len(ledger.done), len(stages) * len(blocks), name)
+                work()
+                ledger.done.append(name)
+                ledger.seconds += time.perf_counter() - started
+                ledger.write(journal / f"{number}.safetensors", key)
             ledgers.append(ledger)
     finally:
         model.train(was_training)
@@ -98,7 +101,21 @@ def evaluate(
     whole = _join(ledgers)
     names = tuple(rung.key for rung in rungs)
     gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
-    return Verdicts(names, gradient, whole, _scores(whole, attacks, classes), time.perf_counter() - started)
+    return Verdicts(names, gradient, whole, _scores(whole, attacks, classes))
+
+
+def _pulse(tell: Tell, done: int, total: int, name: str) -> Callable[[Passes], None]:
+    """Says at once, and then every few seconds, how far an attack is: one part of AutoAttack can take minutes."""
+    tell("evaluate", done, total, name)
+    said = time.monotonic()
+
+    def watch(passes: Passes) -> None:
+        nonlocal said
+        if time.monotonic() - said > 5:
+            said = time.monotonic()
+            tell("evaluate", done, total, f"{name}, {passes.forward:,} passes")
+
+    return watch
 
 
 @dataclass
@@ -112,6 +129,7 @@ class _Block:
     number: int
     sample: Tensor
     """Rows of this block in the fixed sample of the `alone` scores."""
+    watch: Callable[[Passes], None] | None = None
 
     def stages(self, rungs: list[Attack]) -> list[tuple[str, Callable[[], None]]]:
         found: list[tuple[str, Callable[[], None]]] = [("clean", self.clean)]
@@ -177,7 +195,7 @@ class _Block:
             for batch in self.batches(rows[~fell[rows]], attack):
                 noise = BlockNoise(batch.device, seed, len(self.ledger), batch)
                 x, labels = self.ledger.x[batch], self.ledger.labels[batch]
-                with counting(self.model) as passes:
+                with counting(self.model, self.watch) as passes:
                     candidates = attack.run(self.model, x, labels, threat, noise)
                     broken = self.ledger.judge(self.model, threat, batch, candidates)
                 self.ledger.spend(batch, passes.forward, passes.backward)
@@ -193,7 +211,12 @@ def _join(ledgers: list[Ledger]) -> Ledger:
 
     names = ("x", "labels", "index", "predicted", "margin", "flat", "broken_by", "adversarial", "forward", "backward")
     withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]).cpu() for name in ledgers[0].withstood}
-    return Ledger(**{name: column(name) for name in names}, withstood=withstood, done=ledgers[0].done)
+    return Ledger(
+        **{name: column(name) for name in names},
+        withstood=withstood,
+        done=ledgers[0].done,
+        seconds=sum(ledger.seconds for ledger in ledgers),
+    )
 
 
 def interval(right: int, n: int, protocol: str | None = None) -> Accuracy:
@@ -210,27 +233,26 @@ def _scores(ledger: Ledger, attacks: Sequence[Attack], classes: int) -> Scores:
     standing = int((ledger.broken_by != CLEAN).sum())
     clean = interval(standing, n)
     position = 0
+    columns: dict[str, Tensor] = {}
     for attack in attacks:
-        for part in attack.parts(classes):
+        parts = [part.key for part in attack.parts(classes)]
+        for part in parts:
             standing -= int((ledger.broken_by == position).sum())
-            after[part.key] = standing / n
+            after[part] = standing / n
+            columns[part] = ledger.withstood[part]
             position += 1
         after[attack.protocol(classes)] = standing / n
-    alone: dict[str, float] = {}
-    alone_n: dict[str, int] = {}
-    curve: dict[str, float] = {}
-    for name, column in ledger.withstood.items():
-        tried = int((column >= 0).sum())
-        share = int((column == 1).sum()) / max(tried, 1)
-        if name.startswith("curve/"):
-            curve[name.removeprefix("curve/")] = share
-        elif tried:
-            alone[name], alone_n[name] = share, tried
+        # Alone, an ensemble has broken what any of its parts alone has; where it was not tried, neither were they.
+        columns[attack.protocol(classes)] = torch.stack([columns[part] for part in parts]).amin(0)
+    tried = {name: column[column >= 0] for name, column in columns.items() if (column >= 0).any()}
+    curve = {name: column for name, column in ledger.withstood.items() if name.startswith("curve/")}
+    ensembles = [attack for attack in attacks if len(attack.parts(classes)) > 1]
     return Scores(
         clean=clean,
-        robust=interval(standing, n, attacks[-1].protocol(classes)),
+        # What stands has withstood every rung; the strongest one names the protocol.
+        robust=interval(standing, n, (ensembles or attacks)[-1].protocol(classes)),
         attacks=after,
-        alone=alone,
-        alone_n=alone_n,
-        curve=curve,
+        alone={name: int(column.sum()) / len(column) for name, column in tried.items()},
+        alone_n={name: len(column) for name, column in tried.items()},
+        curve={name.removeprefix("curve/"): int(column.sum()) / n for name, column in curve.items()},
     )

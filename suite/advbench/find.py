@@ -26,19 +26,13 @@ from advbench.defense import Defense
 from advbench.models.base import Model
 from advbench.plan import Job
 from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
-from advbench.task import Data, Defended
+from advbench.task import Data, Defended, shipped
 
 PACKAGE = Path(advbench.__file__).parent
 NO_PARTS = {"__init__", "base", "subsets", "augment"}
 """Files of the part folders that hold no part."""
 
 P = TypeVar("P", bound=Part)
-
-
-def shipped(folder: str) -> Path:
-    """The `baselines` or `tasks` folder: inside the installed package, or beside `suite` in a checkout."""
-    inside = PACKAGE / folder
-    return inside if inside.is_dir() else PACKAGE.parents[1] / folder
 
 
 def names(folder: Path) -> list[str]:
@@ -93,6 +87,8 @@ def defense(path: Path) -> type[Defense]:
     found = _classes(sys.modules[name], Defense)
     if len(found) != 1:
         raise BadInput(f"{path}: should define one subclass of advbench.defense.Defense, it has {len(found)}")
+    if taken := sorted(found[0].model_fields.keys() & (Defended.model_fields.keys() | {"sha256"})):
+        raise BadInput(f"{path}: a field cannot be called '{taken[0]}'; a [[defense]] table means something else by it")
     for attribute in ("name", "paper"):
         if not hasattr(found[0], attribute):
             raise BadInput(f'{path}: {found[0].__name__} has no {attribute}; add {attribute} = "..."')

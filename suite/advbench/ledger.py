@@ -48,6 +48,8 @@ class Ledger:
     """By attack alone, int8: 1 withstood, 0 broken, -1 not tried."""
     done: list[str]
     """Rungs finished."""
+    seconds: float = 0
+    """Time that they took, in whichever process."""
 
     @classmethod
     def open(cls, x: Tensor, labels: Tensor, index: Tensor) -> Ledger:
@@ -127,10 +129,14 @@ class Ledger:
 
     def write(self, path: Path, key: str) -> None:
         """Keep the ledger's state in one atomic file; `key` names the weights and the protocol it is for."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("x", "withstood", "done")}
+        tensors = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("x", "withstood", "done", "seconds")
+        }
         tensors |= {f"withstood/{name}": column for name, column in self.withstood.items()}
         content = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_bytes(path, save(content, metadata={"key": key, "done": json.dumps(self.done)}))
+        write_bytes(
+            path, save(content, metadata={"key": key, "done": json.dumps(self.done), "seconds": str(self.seconds)})
+        )
 
     def read(self, path: Path, key: str) -> bool:
         """Take over the state that `write` kept, if it is there, whole and for `key`."""
@@ -146,5 +152,5 @@ class Ledger:
         for name, tensor in tensors.items():
             if not name.startswith("withstood/"):
                 setattr(self, name, tensor)
-        self.done = json.loads(metadata["done"])
+        self.done, self.seconds = json.loads(metadata["done"]), float(metadata["seconds"])
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class Passes:
 
 
 @contextmanager
-def counting(model: nn.Module) -> Generator[Passes]:
-    """Count every pass through `model` inside the block, whoever makes it.
+def counting(model: nn.Module, watch: Callable[[Passes], None] | None = None) -> Generator[Passes]:
+    """Count every pass through `model` inside the block, whoever makes it; `watch` sees the count as it grows.
 
     A backward pass is counted when a gradient reaches the model's output, so it makes no difference
     whether the caller used `.backward()` or `autograd.grad`, nor to what it differentiated.
@@ -29,6 +29,8 @@ def counting(model: nn.Module) -> Generator[Passes]:
     def forward_hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         count = len(output)
         passes.forward += count
+        if watch:
+            watch(passes)
         if output.requires_grad:
 
             def backward_hook(_grad: Tensor) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import advbench
-from advbench.record import load, whole, write_json
+from advbench.record import load, save, whole, write_json
 from advbench.spec import BadInput, Spec, validate
 from advbench.task import Data, Evaluation, ThreatModel, Training
 
@@ -71,7 +71,8 @@ class Job(Spec):
     @property
     def id(self) -> str:
         """Names the result."""
-        return _digest({**self._training(), "test": self.data.test, "evaluation": self.plain()["evaluation"]})
+        evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
+        return _digest({**self._training(), "test": self.data.test, "evaluation": evaluation})
 
 
 class Item(Spec):
@@ -112,6 +113,30 @@ def record_folder(results: Path, path: str) -> Path:
 def run_folder(results: Path, path: str) -> Path:
     """Where a job's weights, checkpoint, journal and log lie: large files of one machine."""
     return results / "runs" / path
+
+
+def known(results: Path) -> dict[str, Path]:
+    """The folder of every finished job in `results`, by id."""
+    found: dict[str, Path] = {}
+    for path in sorted((results / "records").glob("*/*/record.json")):
+        record = load(path)
+        if record.status == "ok":
+            found.setdefault(record.id, path.parent)
+    return found
+
+
+def adopt(item: Item, results: Path, found: Mapping[str, Path]) -> Item:
+    """Take over the record of the same job under another task's or label's name, if there is one in `found`."""
+    if item.cached or item.job is None or item.job.id not in found:
+        return item
+    folder = found[item.job.id]
+    record = load(folder / "record.json")
+    if not whole(record, folder):
+        return item
+    beside = {name: (folder / name).read_bytes() for name in record.files}
+    names = {"task": item.task, "label": item.label, "job": item.job.plain(), "defense": item.job.defense["name"]}
+    save(record.model_copy(update=names), record_folder(results, item.path), beside)
+    return finished(item, results)
 
 
 def finished(item: Item, results: Path) -> Item:

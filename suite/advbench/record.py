@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,10 @@ class Scores(Spec):
 
 
 class Cost(Spec):
-    """Example passes of the result (not of redone work), seconds and memory of the process."""
+    """What the result cost: its example passes (redone work does not count), seconds, memory.
+
+    The peak memory is the worker process's, which may have had other jobs before.
+    """
 
     train_seconds: float = 0
     eval_seconds: float = 0
@@ -125,6 +129,15 @@ class Record(Spec):
     error: str | None = None
     """The traceback of a failed job."""
 
+    @property
+    def reason(self) -> str:
+        """The line of the traceback that names the error; libraries may write more lines below it."""
+        lines = (self.error or "").strip().splitlines()
+        named = [
+            line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Diverged)\b", line)
+        ]
+        return (named or lines or ["no traceback was kept"])[-1].strip()
+
 
 TEMPORARY = ".*.tmp"
 """What `write_bytes` calls a file until it is whole: .NAME.PID.tmp"""
@@ -148,12 +161,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def sweep(results: Path) -> None:
     """Remove what killed processes left of `write_bytes` in a results folder whose lock is held."""
     # Not everything below: the folder may be a whole project, of which records/, runs/ and the pages are ours.
-    for name in ("records", "runs"):
-        for path in (results / name).rglob(TEMPORARY):
-            path.unlink(missing_ok=True)
-    for path in results.glob(TEMPORARY):
+    found = [path for name in ("records", "runs") for path in (results / name).rglob(TEMPORARY)]
+    for path in [*found, *results.glob(TEMPORARY)]:
         _, _, pid = path.stem.rpartition(".")
-        if pid.isdigit() and not _alive(int(pid)):  # `advbench board` writes pages without the lock
+        # A living one is `advbench board`, which needs no lock, or a worker that ends with its killed driver.
+        if pid.isdigit() and not _alive(int(pid)):
             path.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from advbench.attacks.base import Attack
@@ -47,6 +48,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
     lines = [(label, seed) for label in labels for seed in task.training.seeds]
+    if task.resources.accelerator and not torch.accelerator.is_available():
+        return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
         data = source(task.data)
         watched = [*files, *data.files(root)]
@@ -54,15 +57,18 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
         if key not in loaded:
             loaded[key] = data.load(root)
     except Missing as missing:
-        why, base = str(missing), path.parent
-        items = [Item(task=path.stem, label=label, seed=seed, base=base, skip=why) for label, seed in lines]
-        return Resolved(items, [])
+        return _skipped(path, lines, str(missing))
     try:
         items = _items(task, path, loaded[key], classes, files)
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
     package = sorted(PACKAGE.rglob("*.py"))
     return Resolved(items, [*package, *watched])
+
+
+def _skipped(path: Path, lines: list[tuple[str, int]], why: str) -> Resolved:
+    base = path.parent
+    return Resolved([Item(task=path.stem, label=label, seed=seed, base=base, skip=why) for label, seed in lines], [])
 
 
 def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import advbench
 from advbench import find, flags
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
+from advbench.checkpoint import Weights
 from advbench.data.base import DataSet
 from advbench.data.subsets import choose
 from advbench.evaluate import Verdicts, evaluate
@@ -33,7 +35,7 @@ from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
 from advbench.seeds import derive
 from advbench.task import Evaluation
 from advbench.threat import Threat
-from advbench.train import Diverged, Tell, Trained, Weights, train
+from advbench.train import Diverged, Tell, Trained, train
 
 KEPT = 64
 """Broken examples that a record keeps as images, for audits and for eyes."""
@@ -47,6 +49,8 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
     torch.set_num_threads(job.threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     if device.type == "cuda":
+        # float32 means float32: torch lets convolutions round to TF32 by default, and the ledger must not.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.cuda.reset_peak_memory_stats(device)
 
     dataset = _dataset(job, root)
@@ -69,7 +73,8 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
             model, subsets.test, threat, ladder, how, dataset.classes, folder / "journal" / name, key, tell
         )
     verdicts = found[job.evaluation.checkpoint]
-    raised = flags.of_training(trained.history, eps=threat.eps, adversarial=defense.adversarial)
+    largest = int(subsets.validation.labels.bincount().max()) / len(subsets.validation)
+    raised = flags.of_training(trained.history, eps=threat.eps, adversarial=defense.adversarial, largest=largest)
     record = _record(job, "ok", trained.history).model_copy(
         update={
             "scores": verdicts.scores,
@@ -153,7 +158,7 @@ def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) ->
         memory = torch.cuda.max_memory_allocated(device)
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
-        eval_seconds=round(sum(v.seconds for v in found.values()), 3),
+        eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
         train_forward=sum(e.forward for e in trained.history),
         train_backward=sum(e.backward for e in trained.history),
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),
@@ -165,7 +170,8 @@ def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) ->
 def _provenance(device: torch.device, digests: dict[str, str], stored: torch.dtype) -> dict[str, Any]:
     return {
         "advbench": advbench.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in ("torchvision", "pyautoattack", "numpy", "scikit-learn")},
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
@@ -195,15 +201,11 @@ def _cpu() -> str:
 @cache
 def _git() -> str | None:
     """The commit of the checkout that runs, with a + when it has changes; None outside one."""
-    here = Path(__file__).parent
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        told = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        # An installed package may lie inside somebody else's repository, which does not track it.
+        for command in (["ls-files", "--error-unmatch", "__init__.py"], ["describe", "--always", "--dirty=+"]):
+            told = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
         return told.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -15,9 +15,9 @@ from advbench import board, task
 from advbench.board.table import sections
 from advbench.execute import local
 from advbench.execute.lock import locked
-from advbench.plan import Item, finished, recall, remember
+from advbench.plan import Item, adopt, finished, known, recall, remember
 from advbench.progress import Show, show_board, show_plan, show_skipped
-from advbench.record import load_all, sweep
+from advbench.record import Record, load_all, sweep
 from advbench.spec import BadInput
 
 OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
@@ -65,31 +65,45 @@ def _run(
         console.print("nothing to run here: every job is skipped, see the reasons above")
         return BAD
     board.refuse_to_overwrite(results / "README.md")
+    list(load_all(results / "records"))  # a record that the board cannot read is told before the work, not after
     with locked(results):
         sweep(results)
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)
-        items = _states(lines, results, device)  # again: another run may have held the lock until now
-        todo = [item for item in items if item.state == "run"]
+        found = known(results)  # a job that was done under another task's name is not done twice
+        items = [adopt(item, results, found) for item in _states(lines, results, device)]
         show_plan(console, items, len(devices))
-        failed: list[str] = []
-        if todo:
-            with Show(console, todo, len(devices)) as show:
-                for record in local.run(todo, results, root, devices, show):
-                    if record.status == "failed":
-                        last = (record.error or "").strip().splitlines()[-1]
-                        failed.append(f"FAILED {record.task}/{record.label}-s{record.seed}: {last}")
+        records = _work(console, [item for item in items if item.state == "run"], results, root, devices)
         pages = board.build(results)
-        shown = {item.task for item in items}
-        for section in sections(load_all(results / "records")):
-            if section.task in shown:
-                show_board(console, section)
-        # Last, where a person looks: what is missing from the table above, and why.
-        show_skipped(console, items)
-        for line in failed:
-            console.print(line, soft_wrap=True)
+        _tell(console, items, records, results)
         console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
-        return FAILED if failed else OK
+        return FAILED if any(record.status == "failed" for record in records) else OK
+
+
+def _work(console: Console, todo: list[Item], results: Path, root: Path, devices: list[str]) -> list[Record]:
+    """Run what is to be run; the pages follow every record, so that the first row can be read early."""
+    if not todo:
+        return []
+    with Show(console, todo, len(devices)) as show:
+
+        def on_event(event: local.Event) -> None:
+            show(event)
+            if event.stage in ("ok", "failed"):
+                board.build(results)
+
+        return local.run(todo, results, root, devices, on_event)
+
+
+def _tell(console: Console, items: list[Item], records: list[Record], results: Path) -> None:
+    """The standing, then, where a person looks last, what is missing from it and why."""
+    shown = {item.task for item in items}
+    for section in sections(load_all(results / "records")):
+        if section.task in shown:
+            show_board(console, section)
+    show_skipped(console, items)
+    for record in records:
+        if record.status == "failed":
+            console.print(f"FAILED {record.task}/{record.label}-s{record.seed}: {record.reason}", soft_wrap=True)
 
 
 def _nothing_left(items: Sequence[Item]) -> bool:
@@ -101,8 +115,7 @@ def _starter() -> Path:
     here = Path("tasks")
     if any(here.glob("*.toml")):
         return here
-    inside = Path(task.__file__).parent / "tasks"
-    return inside if inside.is_dir() else Path(task.__file__).parents[2] / "tasks"
+    return task.shipped("tasks")
 
 
 Fresh = dict[Path, tuple[list[Item], list[Path]]]

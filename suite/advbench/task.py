@@ -86,6 +86,12 @@ class Training(Spec):
     checkpoint_minutes: float = Field(default=5, gt=0)
     """A checkpoint is written after every epoch, and within one at least this often."""
 
+    @model_validator(mode="after")
+    def _ramp(self) -> Self:
+        if self.eps_ramp >= self.epochs:
+            raise ValueError(f"eps_ramp should end before training does, not after {self.eps_ramp:g} epochs")
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -189,6 +195,19 @@ class Task(Spec):
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
     defense: tuple[Defended, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _curve_in_range(self) -> Self:
+        if self.threat.norm == "Linf" and any(eps > 1 for eps in self.evaluation.curve):
+            raise ValueError("evaluation.curve: a radius should be at most 1 in Linf, where pixels lie in [0, 1]")
+        return self
+
+
+def shipped(folder: str) -> Path:
+    """The `baselines` or `tasks` folder: inside the installed package, or beside `suite` in a checkout."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parents[1] / folder
 
 
 def read(path: Path) -> dict[str, Any]:

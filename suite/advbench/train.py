@@ -7,33 +7,30 @@ random stream is named by seed, purpose and epoch, and the checkpoint holds wher
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advbench.attacks.pgd import ascend
+from advbench.checkpoint import Progress, Weights, resume, save
 from advbench.data.augment import crop_flip
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.plan import Job
-from advbench.record import Epoch, write_bytes
+from advbench.record import Epoch
 from advbench.seeds import BlockNoise, Stream, derive, generator
 from advbench.task import Training
 from advbench.threat import Threat
 
 Tell = Callable[[str, int, int, str], None]
 """Progress: stage, done, of how many, and a few words."""
-
-Weights = dict[str, Tensor]
 
 
 class Diverged(Exception):
@@ -70,23 +67,6 @@ def learning_rate(training: Training, progress: float) -> float:
             return training.lr
 
 
-@dataclass
-class _Progress:
-    """Where training stands; everything here is in the checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0
-    reports: dict[str, float] = field(default_factory=dict[str, float])
-    forward: int = 0
-    backward: int = 0
-    seconds: float = 0
-    history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    best: Weights = field(default_factory=dict[str, Tensor])
-    best_epoch: int = -1
-    best_key: tuple[float, float] = (-1, -1)
-
-
 def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkpoint: Path, tell: Tell) -> Trained:
     """Train `model` in place. `checkpoint` is read if it belongs to this job, written as training goes on.
 
@@ -95,12 +75,11 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
     training, data = job.training, subsets.train
     device = data.stored.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    steps = max(
-        1, len(data) // training.batch + (len(data) % training.batch > 1)
-    )  # a batch of one has no BN statistics
+    # The last, smaller batch counts too, unless it is a single example, which has no batch statistics.
+    steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))
     state = TrainState(model, defense.optimizer(model, training), threat, _stream(job, device, 0))
-    at = _Progress()
-    if _resume(checkpoint, job, state, at, device):
+    at = Progress()
+    if resume(checkpoint, job, device, state, at):
         tell("train", at.epoch, training.epochs, "resumed")
     written = time.monotonic()
 
@@ -121,16 +100,16 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
                     x = crop_flip(x, generator(device, job.seed, "augment", at.epoch, step))
                 totals.add(defense.step(state, data.scaled(x), y), len(rows), state.report)
                 if time.monotonic() - written > 60 * training.checkpoint_minutes and step + 1 < steps:
-                    totals.into(at, passes.forward, passes.backward, time.perf_counter() - started)
+                    totals.into(at, passes.forward, passes.backward, started)
                     passes.forward = passes.backward = 0
                     at.step, started, totals = step + 1, time.perf_counter(), _Totals(at)
-                    _save(checkpoint, job, state, at)
+                    save(checkpoint, job, device, state, at)
                     written = time.monotonic()
-        totals.into(at, passes.forward, passes.backward, time.perf_counter() - started)
+        totals.into(at, passes.forward, passes.backward, started)
         _end_epoch(job, subsets.validation, state, at, min(len(data), steps * training.batch), threat, defense)
         line = at.history[-1]
         tell("train", at.epoch, training.epochs, f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
-        _save(checkpoint, job, state, at)
+        save(checkpoint, job, device, state, at)
         written = time.monotonic()
 
     return Trained(_copy(model), at.best, at.best_epoch, tuple(Epoch(**line) for line in at.history))
@@ -139,23 +118,24 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
 class _Totals:
     """Sums of one stretch of an epoch, kept on the device so that no step waits for it."""
 
-    def __init__(self, at: _Progress) -> None:
+    def __init__(self, at: Progress) -> None:
         self.loss: Tensor | float = at.loss_sum
-        self.reports: dict[str, Tensor | float] = dict(at.reports)
+        self.reports: dict[str, tuple[Tensor | float, int]] = dict(at.reports)
 
     def add(self, loss: Tensor, count: int, report: dict[str, Tensor | float]) -> None:
         self.loss = self.loss + loss * count
         for name, value in report.items():
             value = value.detach() if isinstance(value, Tensor) else value  # or an epoch's graphs would pile up
-            self.reports[name] = self.reports.get(name, 0.0) + value * count
+            total, examples = self.reports.get(name, (0.0, 0))
+            self.reports[name] = (total + value * count, examples + count)
         report.clear()
 
-    def into(self, at: _Progress, forward: int, backward: int, seconds: float) -> None:
-        at.loss_sum = float(self.loss)
-        at.reports = {name: float(value) for name, value in self.reports.items()}
+    def into(self, at: Progress, forward: int, backward: int, started: float) -> None:
+        at.loss_sum = float(self.loss)  # waits for the device, so the clock is read after it
+        at.reports = {name: (float(total), examples) for name, (total, examples) in self.reports.items()}
         at.forward += forward
         at.backward += backward
-        at.seconds += seconds
+        at.seconds += time.perf_counter() - started
 
 
 def _stream(job: Job, device: torch.device, epoch: int) -> Stream:
@@ -172,7 +152,7 @@ def _set(state: TrainState, job: Job, threat: Threat, progress: float, epoch: in
 
 
 def _end_epoch(
-    job: Job, data: Examples, state: TrainState, at: _Progress, seen: int, threat: Threat, defense: Defense
+    job: Job, data: Examples, state: TrainState, at: Progress, seen: int, threat: Threat, defense: Defense
 ) -> None:
     loss = at.loss_sum / seen
     if not math.isfinite(loss):
@@ -190,7 +170,7 @@ def _end_epoch(
             "forward": at.forward,
             "backward": at.backward,
             # A record holds finite numbers only; a report of NaN must not cost the job at its end.
-            "extra": {name: value / seen for name, value in at.reports.items() if math.isfinite(value)},
+            "extra": {name: total / n for name, (total, n) in at.reports.items() if math.isfinite(total)},
         }
     )
     key = (quick["pgd"], quick["clean"]) if defense.adversarial else (quick["clean"], quick["pgd"])
@@ -209,7 +189,7 @@ def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> di
     """
     model.eval()
     device = data.stored.device
-    right = torch.zeros(3, device=device)
+    right = torch.zeros(3, dtype=torch.int64, device=device)
     predicted: list[Tensor] = []
     for first in range(0, len(data), batch):
         rows = slice(first, first + batch)
@@ -223,47 +203,10 @@ def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> di
         predicted.append(guesses[0])
         right += torch.stack([(guess == y).sum() for guess in guesses])
     model.train()
-    clean, by_fgsm, by_pgd = (right / len(data)).tolist()
+    clean, by_fgsm, by_pgd = (count / len(data) for count in right.tolist())
     top = int(torch.cat(predicted).bincount().max())
     return {"clean": clean, "fgsm": by_fgsm, "pgd": by_pgd, "top_class": top / len(data)}
 
 
 def _copy(model: nn.Module) -> Weights:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _save(path: Path, job: Job, state: TrainState, at: _Progress) -> None:
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "train_id": job.train_id,
-            "at": vars(at),
-            "model": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "memory": state.memory,
-            "noise": state.noise.generator.get_state(),
-            "torch": torch.get_rng_state(),
-        },
-        buffer,
-    )
-    write_bytes(path, buffer.getvalue())
-
-
-def _resume(path: Path, job: Job, state: TrainState, at: _Progress, device: torch.device) -> bool:
-    """Continue from `path` if it holds this very training; otherwise leave everything as it is."""
-    if not path.exists():
-        return False
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # a damaged file can fail anywhere in the unpickler; training then starts over
-        return False
-    if not isinstance(saved, dict) or saved.get("train_id") != job.train_id:
-        return False
-    vars(at).update(saved["at"])
-    at.best_key = (at.best_key[0], at.best_key[1])
-    state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.memory = saved["memory"]
-    state.noise.generator.set_state(saved["noise"].cpu())
-    torch.set_rng_state(saved["torch"].cpu())
-    return True

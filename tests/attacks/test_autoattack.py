@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyautoattack
@@ -11,10 +11,13 @@ import pytest
 import torch
 from pyautoattack import AutoAttack as Package
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from advbench import evaluate
+from advbench.attacks import autoattack
 from advbench.attacks.autoattack import PARTS, AutoAttack, AutoAttackPart
+from advbench.attacks.base import Attack
+from advbench.attacks.fgsm import FGSM
 from advbench.data.base import Examples
 from advbench.ledger import STANDING
 from advbench.passes import counting
@@ -67,7 +70,8 @@ def some(digits_test: Examples) -> Examples:
 def test_the_ladder_is_one_standard_evaluation_of_the_package(judged, digits_cnn, some, monkeypatch, threat):
     # The package gives one seed to all its parts; so does the ladder, for once.
     monkeypatch.setattr(evaluate, "derive", lambda *names: 7)
-    found = judged(digits_cnn, some, ladder(), threat, curve=[], alone=0).ledger
+    # A batch of five is for our own attacks: the package draws its noise by the batch and gets the whole block.
+    found = judged(digits_cnn, some, ladder(), threat, curve=[], alone=0, batch=5).ledger
     assert digits_cnn[0].weight.requires_grad
 
     x, y = some.pixels(slice(None)), some.labels
@@ -121,6 +125,25 @@ def test_below_four_classes_the_parts_that_need_four_are_left_out(judged, blobs,
     assert scores.alone_n == {"apgd-ce": 4, "fab": 4, "square": 4}
 
 
+def test_below_four_classes_the_ladder_is_one_custom_evaluation_of_the_package(judged, blobs, monkeypatch):
+    monkeypatch.setattr(evaluate, "derive", lambda *names: 7)
+    model, data, threat = small(3), blobs(24), Threat("Linf", 0.08)
+    found = judged(model, data, ladder(3), threat, classes=3, curve=[], alone=0).ledger
+
+    parts: list[Any] = ["apgd-ce", "fab", "square"]
+    reference = Package(model, norm="Linf", eps=0.08, seed=7, device="cpu", version="custom", attacks=parts)
+    reference.square.n_queries = QUERIES
+    reference.verbose = False
+    adversarial, predicted = reference.run_standard_evaluation(data.pixels(slice(None)), data.labels, batch_size=24)
+
+    assert torch.equal(found.broken_by == STANDING, predicted == data.labels)
+    assert torch.equal(found.adversarial, adversarial)
+    # Restarts are the package's own for a custom list, and break nothing more here, so they are looked at.
+    ours = autoattack._package(ladder(3)[0], model, threat, 7, torch.device("cpu"))
+    for made in (reference, ours):
+        assert (made.apgd.n_restarts, made.fab.n_restarts, made.square.n_queries) == (5, 5, QUERIES)
+
+
 def test_the_robust_score_below_four_classes_is_named_after_its_parts(judged, blobs):
     # At a radius of nothing all that is right stands; the whole ensemble runs.
     found = judged(small(3), blobs(4), [AutoAttack()], Threat("Linf", 1e-4), classes=3, curve=[], alone=0)
@@ -140,7 +163,7 @@ def test_with_fewer_than_ten_classes_every_other_class_is_a_target(judged, blobs
     assert AutoAttack().protocol(classes) == "autoattack"
     # Exact for a linear model: the nearest plane to another class.
     x, model = blobs(14, classes).pixels(slice(None)).flatten(1), small(classes)
-    logits, weight = model(x).detach(), model[1].weight.detach()
+    logits, weight = model(x).detach(), model.state_dict()["1.weight"]
     y = torch.arange(14) % classes
     gap = logits.gather(1, y[:, None]) - logits
     dual = (weight[y][:, None] - weight[None]).abs().sum(2)
@@ -164,6 +187,28 @@ def test_each_part_alone_meets_a_fixed_sample_across_blocks(judged, blobs):
     assert not (found.ledger.withstood["apgd-ce"] == 1)[found.ledger.broken_by == 0].any()
 
 
+class Strong(FGSM):
+    """Meets what stands only, and has a version for the scores alone that does nothing."""
+
+    everywhere: ClassVar[bool] = False
+
+    def alone(self) -> Attack:
+        return Idle()
+
+
+class Idle(FGSM):
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
+        return x
+
+
+def test_what_only_the_stronger_version_broke_is_asked_again_of_the_weaker_one(judged, blobs):
+    found = judged(small(3), blobs(24), [Strong()], Threat("Linf", 0.2), classes=3, curve=[], alone=24)
+
+    right = found.scores.clean.accuracy
+    assert found.scores.robust.accuracy < 0.2 < right
+    assert found.scores.alone == {"fgsm": right}
+
+
 def test_only_square_has_a_smaller_version_for_the_scores_alone():
     parts = [p for p in AutoAttack().parts(10) if isinstance(p, AutoAttackPart)]
 
@@ -178,8 +223,8 @@ def test_a_part_never_has_its_restarts_or_its_batch_chosen():
     assert all(part.whole_block and not part.everywhere for part in AutoAttack().parts(10))
 
 
-def draws() -> tuple[object, ...]:
-    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+def draws() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
 
 
 @pytest.mark.usefixtures("quick")

@@ -136,10 +136,15 @@ def test_an_absent_folder_is_missing(root: Path, gone: str) -> None:
         load(root)
 
 
-def test_files_are_the_images(root: Path) -> None:
+def test_files_are_the_images_and_the_folders_whose_time_tells_of_new_ones(root: Path) -> None:
     files = ImageFolder(path="pets").files(root)
-    assert files == sorted(root.rglob("*.png"))
-    assert len(files) == 12
+    images = sorted(root.rglob("*.png"))
+    assert [path for path in files if path.is_file()] == images
+    assert len(images) == 12
+    assert {path for path in files if path.is_dir()} == {image.parent for image in images} | {
+        root / "pets" / "train",
+        root / "pets" / "test",
+    }
 
 
 def test_files_behind_links_are_watched_too(root: Path) -> None:
@@ -147,7 +152,7 @@ def test_files_behind_links_are_watched_too(root: Path) -> None:
     (root / "pets" / "train" / "cat").rename(elsewhere)
     (root / "pets" / "train" / "cat").symlink_to(elsewhere)
     assert len(load(root).train.labels) == 6
-    assert len(ImageFolder(path="pets").files(root)) == 12
+    assert sum(path.is_file() for path in ImageFolder(path="pets").files(root)) == 12
 
 
 def test_cifar10_as_jpeg(cifar_root: Path) -> None:

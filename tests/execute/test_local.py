@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,9 +78,18 @@ def pids(results: Path, item: Item) -> set[int]:
 
 @pytest.fixture(scope="module")
 def alone(bench, tmp_path_factory: pytest.TempPathFactory):
-    """The plan done by one worker: results, records and events."""
+    """The plan done by one worker at a time: results, records, events, and the processes that it took."""
     results = tmp_path_factory.mktemp("alone")
-    return results, *work(bench, results, 1)
+    started: list[int | None] = []
+
+    class Counted(local._Worker):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started.append(self.process.pid)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "_Worker", Counted)
+        return results, *work(bench, results, 1), started
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +114,15 @@ def test_each_job_starts_reports_and_ends_once(bench, pair):
         assert {"train", "evaluate"} == set(stages[1:-1])
 
 
-def test_a_worker_takes_one_job_after_another(bench, alone):
-    results = alone[0]
+def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file(bench, alone):
+    results, started = alone[0], alone[3]
     talking = [item for item in bench[1] if item.label == "talks"]
-    used = set.union(*(pids(results, item) for item in talking))
+    used = [pids(results, item) for item in talking]
 
-    assert len(used) == 1
-    assert os.getpid() not in used
+    # talks | plain talks | plain: what a file may have changed in its process meets no other job.
+    assert len(started) == 3
+    assert all(len(processes) == 1 for processes in used)
+    assert set.union(*used) == set(started[:2])
 
 
 def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pair):

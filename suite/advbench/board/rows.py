@@ -70,9 +70,8 @@ class Row:
 
     @property
     def error(self) -> str:
-        """The last line of the traceback."""
-        lines = (self.record.error or "").strip().splitlines()
-        return lines[-1].strip() if lines else "no traceback was kept"
+        """What went wrong, in a line."""
+        return self.record.reason
 
     def rung(self, name: str) -> float | None:
         return self.record.scores.attacks.get(name) if self.record.scores else None

@@ -34,8 +34,9 @@ class ImageFolder(Source):
             if not (folder / split).is_dir():
                 raise Missing.at(folder / split, "put images there, in a folder for each class")
         # Links are followed, as torchvision follows them: what it reads must be what is watched for changes.
+        # A folder's own time tells of a file that came or went.
         walks = (os.walk(folder / split, followlinks=True) for split in ("train", "test"))
-        return sorted(Path(place, name) for walk in walks for place, _, names in walk for name in names)
+        return sorted(Path(place, name) for walk in walks for place, _, names in walk for name in ("", *names))
 
     def load(self, root: Path) -> DataSet:
         self.files(root)

@@ -1,6 +1,6 @@
 """Jobs on this machine: worker processes that each take one job after another.
 
-The driver never imports torch. A worker that dies (killed, out of memory) fails its own job only; a driver that
+The driver itself needs no torch here. A worker that dies (killed, out of memory) fails its own job only; a driver that
 dies takes its workers along, and the next run goes on from what they wrote.
 """
 
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
-from advbench.plan import Item, order, record_folder, run_folder
+from advbench.plan import Item, finished, order, record_folder, run_folder
 from advbench.record import Record, load
 
 
@@ -54,9 +54,12 @@ class _Worker:
         child.close()
         self.item: Item | None = None
         self.started = 0.0
+        self.spoilt = False
+        """It has run a stranger's file, which may have changed torch's global settings."""
 
     def take(self, item: Item) -> None:
         self.item, self.started = item, time.monotonic()
+        self.spoilt = item.job is not None and item.job.defense["file"] is not None
         # One that died this moment is heard of as the end of its connection, like any other death.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(item)
@@ -87,7 +90,7 @@ def run(
         while queue or any(worker.item for worker in workers):
             for number, worker in enumerate(workers):
                 if worker.item is None and queue:
-                    if not worker.process.is_alive():
+                    if worker.spoilt or not worker.process.is_alive():
                         worker.stop()
                         worker = workers[number] = _Worker(context, results, root, devices[number])
                     worker.take(queue.pop(0))
@@ -116,11 +119,16 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
         stage, done, total, words = worker.connection.recv()
     except (EOFError, OSError):  # OSError: it died in the middle of a message
         worker.process.join(10)
+        worker.item = None
+        done = finished(item, results)
+        if done.cached:  # it died between its last write and its last word
+            record = load(record_folder(results, item.path) / "record.json")
+            on_event(Event(item, "ok", seconds=seconds))
+            return record
         from advbench.run import failed  # loads torch, which the driver does only in this rare case
 
         assert item.job is not None
         record = failed(item.job, results, f"the worker process ended: {_ending(worker.process.exitcode)}")
-        worker.item = None
         on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
         return record
     if stage not in ("ok", "failed"):
@@ -148,6 +156,8 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
 
     from advbench.run import attempt
 
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # or what says plain "cuda" would land on the first one
     while True:
         try:
             item: Item = connection.recv()
@@ -158,8 +168,7 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
         # What a defense file prints belongs to its job, not between the lines of the progress.
         with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news))
-        words = (record.error or "").strip().splitlines()[-1:] or [_outcome(record)]
-        connection.send((record.status, 0, 0, words[0]))
+        connection.send((record.status, 0, 0, record.reason if record.error else _outcome(record)))
 
 
 def _outcome(record: Record) -> str:

@@ -28,10 +28,12 @@ def locked(results: Path) -> Generator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise BadInput(
                 f"{results}: in use by another run ({_holder(path)}); wait for it or use --results"
             ) from None
+        except OSError as error:
+            raise BadInput(f"{results}: cannot be locked: {error.strerror}; use --results on a local disk") from None
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now}))

@@ -1,0 +1,92 @@
+"""Where a training stands, and the file that holds it: enough to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advbench.defense import TrainState
+from advbench.plan import Job
+from advbench.record import write_bytes
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """What the training loop itself remembers; everything here is in the checkpoint."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps finished in the next one."""
+    loss_sum: float = 0
+    reports: dict[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    """By name: the sum over examples, and over how many."""
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0
+    history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    best: Weights = field(default_factory=dict[str, Tensor])
+    best_epoch: int = -1
+    best_key: tuple[float, float] = (-1, -1)
+
+
+def _made_by(job: Job, device: torch.device) -> dict[str, str]:
+    # Another device or build computes other numbers, and random states do not move between devices. Such a training
+    # starts over: half an epoch of each would be a result that nobody can repeat.
+    return {"train_id": job.train_id, "device": device.type, "torch": str(torch.__version__)}
+
+
+def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> None:
+    """Write everything that the rest of the training depends on. Raises TypeError for memory that cannot be kept."""
+    buffer = io.BytesIO()
+    content = {
+        "made_by": _made_by(job, device),
+        "at": vars(at),
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "memory": state.memory,
+        "noise": state.noise.generator.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+    torch.save(content, buffer)
+    if state.memory and not path.exists():
+        # Found out now and not after a crash: resuming never unpickles objects.
+        buffer.seek(0)
+        try:
+            torch.load(buffer, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TypeError(
+                "state.memory should hold tensors, numbers, strings, lists and dicts only, or a checkpoint cannot be "
+                f"read back: {str(error).splitlines()[0]}"
+            ) from None
+    write_bytes(path, buffer.getvalue())
+
+
+def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
+    """Continue from `path` if it holds this very training; otherwise leave everything as it is."""
+    try:
+        # On the CPU: optimizers keep some of their numbers there, and loading moves the rest by itself.
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict) or saved["made_by"] != _made_by(job, device):
+            return False
+        memory = torch.load(path, map_location=device, weights_only=True)["memory"] if saved["memory"] else {}
+    except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over
+        return False
+    vars(at).update(saved["at"])
+    at.best_key = (at.best_key[0], at.best_key[1])
+    state.model.load_state_dict(saved["model"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.memory = memory
+    state.noise.generator.set_state(saved["noise"])
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"] is not None:
+        torch.cuda.set_rng_state(saved["cuda"], device)
+    return True

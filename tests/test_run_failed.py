@@ -1,0 +1,124 @@
+"""Jobs that fail leave a record that says why and are tried again; and which checkpoint fills the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from advbench.plan import Item, finished, record_folder
+from advbench.record import Record, load
+from advbench.resolve import resolve
+from advbench.run import attempt, failed, run_job
+
+CPU = torch.device("cpu")
+
+
+def quiet(*news: object) -> None:
+    """Tells nobody."""
+
+
+def planned(path: Path) -> Item:
+    [item] = resolve(path, path.parent / "data", {}).items
+    return item
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_the_scores_are_those_of_the_checkpoint_that_is_asked_for(tmp_path: Path, tiny, checkpoint):
+    path = tiny(
+        tmp_path, "t", ("epochs = 1", "epochs = 3"), ("[evaluation]", f'[evaluation]\ncheckpoint = "{checkpoint}"')
+    )
+
+    record = run_job(planned(path), tmp_path / "r", tmp_path / "data", CPU, quiet)
+
+    assert record.scores == record.checkpoints[checkpoint]
+    other = "last" if checkpoint == "best" else "best"
+    assert set(record.checkpoints[other].attacks) == {"pgd-20"}
+
+
+MINE = """\
+from advbench.defense import Defense
+from advbench.losses import cross_entropy
+
+class Mine(Defense):
+    name = "mine"
+    paper = "none"
+
+    def passes(self):
+        return 1, 1
+
+    def loss(self, state, x, y):
+        loss = cross_entropy(state.model(x), y).mean()
+        {}
+        return loss
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, tiny: Callable[..., Path]) -> Callable[[str], Item]:
+    """A function: a line of a defense's loss -> its planned job."""
+
+    def make(line: str) -> Item:
+        (tmp_path / "mine.py").write_text(MINE.format(line), encoding="utf-8")
+        return planned(tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"')))
+
+    return make
+
+
+def tried(item: Item, folder: Path) -> Record:
+    record = attempt(item, folder / "r", folder / "data", CPU, quiet)
+    assert load(record_folder(folder / "r", item.path) / "record.json") == record
+    return record
+
+
+def test_a_defense_that_raises_leaves_a_failed_record_with_its_traceback(tmp_path: Path, mine):
+    record = tried(mine("raise ValueError('no Diverged today')"), tmp_path)
+
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.startswith("Traceback")
+    assert 'mine.py", line 13, in loss' in record.error
+    assert record.error.rstrip().endswith("ValueError: no Diverged today")
+    assert record.flags == ()
+    assert (record.scores, record.files) == (None, {})
+
+
+def test_a_training_that_diverges_fails_and_is_called_dead(tmp_path: Path, mine):
+    record = tried(mine("loss = loss * float('nan')"), tmp_path)
+
+    assert record.status == "failed"
+    assert record.error == "Diverged: the training loss is nan in epoch 1 of 1"
+    assert [flag.name for flag in record.flags] == ["dead"]
+
+
+def test_a_failed_job_is_tried_again_and_its_record_replaced(tmp_path: Path, mine):
+    assert tried(mine("raise ValueError"), tmp_path).status == "failed"
+    item = mine("pass")
+    assert not finished(item, tmp_path / "r").cached
+
+    assert tried(item, tmp_path).status == "ok"
+    assert finished(item, tmp_path / "r").cached
+    # And the other way: what lay beside a good record goes with it.
+    assert item.job is not None
+    failed(item.job, tmp_path / "r", "later")
+    assert sorted(p.name for p in record_folder(tmp_path / "r", item.path).iterdir()) == ["record.json"]
+
+
+def test_a_defense_or_data_that_changed_since_the_plan_is_not_run(tmp_path: Path, mine, tiny):
+    item = mine("pass")
+    (tmp_path / "mine.py").write_text(MINE.format("pass  # edited"), encoding="utf-8")
+    assert "mine.py: changed since the plan was made" in (tried(item, tmp_path).error or "")
+
+    item = planned(tiny(tmp_path, "u"))
+    assert item.job is not None
+    job = item.job.model_copy(update={"data_sha256": "0" * 64})
+    error = tried(item.model_copy(update={"job": job}), tmp_path).error or ""
+    assert "the data 'npz' changed since the plan was made" in error
+
+
+def test_an_interrupt_is_no_failure(tmp_path: Path, mine):
+    with pytest.raises(KeyboardInterrupt):
+        tried(mine("raise KeyboardInterrupt"), tmp_path)
+    assert not (tmp_path / "r" / "records").exists()
