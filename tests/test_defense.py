@@ -96,3 +96,18 @@ def test_what_a_defense_must_write_is_not_guessed():
         Defense().loss(state(network(), optimizer), X, Y)
     with pytest.raises(NotImplementedError):
         Defense().passes()
+
+
+def test_gradients_can_be_changed_between_the_backward_pass_and_the_update():
+    class Shared(Plain):
+        def communicate(self, state: TrainState) -> None:
+            for parameter in state.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad.mul_(2)
+
+    one, two = network(), network()
+    Plain(weight=2.0).step(state(one, torch.optim.SGD(one.parameters(), lr=0.5)), X, Y)
+    Shared(weight=1.0).step(state(two, torch.optim.SGD(two.parameters(), lr=0.5)), X, Y)
+
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

@@ -230,3 +230,30 @@ def test_progress_is_told_stage_by_stage(judged, digits_cnn, few):
 
     stages = ["clean", "fgsm", "pgd", "pgd-b", "curve 1/20", "curve 1/5"]
     assert news == [("evaluate", i, 18, stages[i % 6]) for i in range(18)]
+
+
+def test_the_ensemble_names_the_protocol_wherever_it_stands_and_has_a_score_alone(judged, digits_cnn, few):
+    class Two(FGSM):
+        """An ensemble of two."""
+
+        def parts(self, classes: int) -> tuple[Attack, ...]:
+            return (FGSM(label="one"), PGD(steps=3, label="two"))
+
+    found = judged(digits_cnn, few, [Two(label="both"), PGD(steps=2)], Threat("Linf", 0.1), curve=[])
+
+    one, two = found.ledger.withstood["one"] == 1, found.ledger.withstood["two"] == 1
+    assert found.scores.robust.protocol == "both"
+    assert found.scores.alone["both"] == int((one & two).sum()) / len(few)
+    assert found.scores.alone["both"] <= min(found.scores.alone["one"], found.scores.alone["two"])
+
+
+def test_a_long_attack_says_how_far_it_is(judged, digits_cnn, few, monkeypatch):
+    clock = iter(range(0, 10**6, 3))
+    monkeypatch.setattr("advbench.evaluate.time.monotonic", lambda: next(clock))
+    said: list[str] = []
+
+    judged(digits_cnn, few, [PGD(steps=6)], Threat("Linf", 0.1), curve=[], tell=lambda *news: said.append(news[3]))
+
+    passes = [int(words.split(", ")[1].split()[0].replace(",", "")) for words in said if words.startswith("pgd, ")]
+    assert len(passes) >= 2
+    assert passes == sorted(passes)

@@ -112,6 +112,7 @@ def test_a_defense_file_is_run_once_and_again_when_it_changes(tmp_path: Path):
         ("\n\nraise ValueError('oh')\n", r"raised on import: ValueError: oh \(line 3\)"),
         ("\nimport sys; sys.exit(4)\n", r"raised on import: SystemExit: 4 \(line 2\)"),
         ("def f(:\n", "raised on import: SyntaxError"),
+        (DEFENSE.replace("beta: float = 6.0", "label: str = 'x'"), "a field cannot be called 'label'"),
         (DEFENSE.replace("beta: float = 6.0", "beta = 6.0"), "raised on import: PydanticUserError"),
     ],
 )

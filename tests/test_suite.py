@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_a_fully_cached_run_loads_neither_torch_nor_scikit_learn(good, command_e
 
     assert "advbench.suite" in loaded
     assert not loaded & {"torch", "sklearn", "scipy", "pandas", "pyarrow"}
+
+
+def test_a_job_that_was_done_under_another_task_s_name_is_not_done_twice(good, command):
+    folder = good[0]
+    (folder / "mine").mkdir(exist_ok=True)
+    (folder / "mine" / "copy.toml").write_bytes((folder / "tiny.toml").read_bytes())
+
+    again = command(folder, "run", "mine/copy.toml")
+
+    assert again.returncode == 0
+    assert "2 jobs: 2 cached" in again.stdout
+    one, other = (
+        load(folder / "results" / "records" / name / "standard-s1" / "record.json") for name in ("tiny", "copy")
+    )
+    assert (other.task, other.job["task"], other.id, other.scores) == ("copy", "copy", one.id, one.scores)
+    shutil.rmtree(folder / "results" / "records" / "copy")
 
 
 def test_a_folder_in_use_is_refused_with_the_name_of_its_user(good, command):

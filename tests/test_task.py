@@ -130,6 +130,22 @@ def test_each_mistake_has_its_one_line(old, new, line):
     assert found.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "epochs = 30",
+            "epochs = 3\neps_ramp = 3",
+            "training: eps_ramp should end before training does, not after 3 epochs",
+        ),
+        ('curve = ["1/5", 0.1]', 'curve = ["8"]', "evaluation.curve: a radius should be at most 1 in Linf"),
+    ],
+)
+def test_what_no_run_could_mean_is_refused(old, new, line):
+    [mistake] = mistakes(old, new)
+    assert mistake.startswith(line)
+
+
 def test_a_ball_larger_than_the_box_is_meant_in_l2():
     assert task(GOOD.replace('"Linf"', '"L2"').replace('"3/20"', "3")).threat.eps == 3
 

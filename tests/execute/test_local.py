@@ -15,8 +15,8 @@ import pytest
 
 from advbench.execute import local
 from advbench.execute.lock import locked
-from advbench.plan import Item, order, run_folder
-from advbench.record import Record, stable
+from advbench.plan import Item, order, record_folder, run_folder
+from advbench.record import Record, load, stable
 from advbench.resolve import resolve
 
 TALKS = """\
@@ -181,3 +181,27 @@ def test_workers_end_with_a_killed_driver_and_the_folder_is_free(tmp_path: Path,
             last = now
             time.sleep(1)
     assert last > 0
+
+
+def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
+    results, item = alone[0], bench[1][0]
+    record = load(record_folder(results, item.path) / "record.json")
+
+    class Gone:
+        """A worker whose process ended with its record written and its last word unsaid."""
+
+        exitcode = -9
+
+        def __init__(self) -> None:
+            self.item, self.started, self.process, self.connection = item, 0.0, self, self
+
+        def recv(self) -> None:
+            raise EOFError
+
+        def join(self, timeout: float) -> None:
+            del timeout
+
+    events: list[local.Event] = []
+    assert local._hear(Gone(), results, events.append) == record  # type: ignore[arg-type]
+    assert [event.stage for event in events] == ["ok"]
+    assert load(record_folder(results, item.path) / "record.json") == record
