@@ -47,10 +47,12 @@ def test_the_committed_page_is_byte_equal_to_a_fresh_build(repo: Path, tmp_path:
 
 
 def test_every_committed_record_is_whole(repo: Path, records: list[Record]):
-    folders = {r: repo / "leaderboard" / "records" / r.task / f"{r.label}-s{r.seed}" for r in records}
+    home = repo / "leaderboard" / "records"
+    broken = [r.id for r in records if not whole(r, home / r.task / f"{r.label}-s{r.seed}")]
 
     assert records
-    assert [r.id for r, folder in folders.items() if not whole(r, folder) or r.job["protocol"] != PROTOCOL] == []
+    assert broken == []
+    assert {r.job["protocol"] for r in records} == {PROTOCOL}
 
 
 def test_the_starter_suite_s_records_are_of_the_task_as_it_is_today(records: list[Record], items: list[Item]):
@@ -83,3 +85,10 @@ def test_the_readme_shows_the_standing_that_the_records_hold(repo: Path, records
 
     assert found
     assert found[1].split("board: ")[0].split() == shown.getvalue().split()
+
+
+def test_the_mnist_records_are_of_the_task_as_it_is_today(repo: Path, records: list[Record], mnist_root: Path):
+    committed = {f"{r.task}/{r.label}-s{r.seed}": r.id for r in records if r.task == "mnist-linf"}
+    items = resolve(repo / "tasks" / "mnist" / "mnist-linf.toml", mnist_root, {}).items
+
+    assert committed == {item.path: item.job.id for item in items if item.job}

@@ -33,7 +33,7 @@ def rate(model: Model, dataset: DataSet) -> Rate:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng([]):
-        net = model.build(dataset.shape, dataset.classes).to(device)
+        net = model.build(dataset.shape, dataset.classes).to(device).eval()  # one example has no batch statistics
     times: list[float] = []
     for count in (1, 128):
         x = torch.rand(count, *dataset.shape, device=device)

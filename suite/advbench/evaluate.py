@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,8 @@ def evaluate(
     kept = {name: value for name, value in how.plain().items() if name != "batch"}
     key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
     blocks = range(0, len(test), how.block)
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    was_training = model.training
-    model.eval()
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        ledgers: list[Ledger] = []
+    ledgers: list[Ledger] = []
+    with _frozen(model):
         for number, first in enumerate(blocks):
             rows = slice(first, first + how.block)
             ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows])
@@ -94,14 +90,26 @@ def evaluate(
                 ledger.seconds += time.perf_counter() - started
                 ledger.write(journal / f"{number}.safetensors", key)
             ledgers.append(ledger)
-    finally:
-        model.train(was_training)
-        for parameter in frozen:
-            parameter.requires_grad_(True)
     whole = _join(ledgers)
     names = tuple(rung.key for rung in rungs)
     gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
     return Verdicts(names, gradient, whole, _scores(whole, attacks, classes))
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Generator[None]:
+    """Eval mode, no parameter gradients; as it was before on the way out."""
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    was_training = model.training
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
 
 
 def _pulse(tell: Tell, done: int, total: int, name: str) -> Callable[[Passes], None]:

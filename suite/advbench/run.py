@@ -68,7 +68,9 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
         full = name == job.evaluation.checkpoint or job.evaluation.both
         ladder, how = (attacks, job.evaluation) if full else ([PGD(steps=20, label="pgd-20")], _quick(job.evaluation))
         model.load_state_dict(weights)
-        key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}"
+        # Another build or device starts a block over rather than finish another one's.
+        build = f"{device.type}/{torch.__version__}/{version('pyautoattack')}"
+        key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
         found[name] = evaluate(
             model, subsets.test, threat, ladder, how, dataset.classes, folder / "journal" / name, key, tell
         )
