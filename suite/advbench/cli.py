@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from enum import StrEnum
@@ -115,7 +116,13 @@ def main() -> None:
     """Entry point: errors of the user are one line each and exit code 2; --debug shows where they came from."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `advbench list tasks | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
+        sys.exit(1)
     except BadInput as error:
         if debug:
             traceback.print_exc()
