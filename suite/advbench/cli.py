@@ -74,7 +74,12 @@ def run(
     from advbench import suite
 
     del executor, debug  # the one executor there is; main() looks at --debug itself
-    raise typer.Exit(suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run))
+    try:
+        code = suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from advbench.progress import Show, show_board, show_plan, show_skipped
 from advbench.record import Record, load_all, sweep
 from advbench.spec import BadInput
 
-OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD = 0, 1, 2
 
 
 def run(
@@ -33,27 +33,9 @@ def run(
     *,
     dry_run: bool,
 ) -> int:
-    """Do what `advbench run` promises; the exit code. Raises BadInput."""
+    """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost."""
     # No markup: a task may be called "a[b]", and an error may quote anything.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
-    try:
-        return _run(console, paths, only, results, root, device, jobs, dry_run=dry_run)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing is lost: the same command goes on where it stopped")
-        return INTERRUPTED
-
-
-def _run(
-    console: Console,
-    paths: Sequence[Path],
-    only: str | None,
-    results: Path,
-    root: Path,
-    device: str,
-    jobs: int | None,
-    *,
-    dry_run: bool,
-) -> int:
     # Whatever can be wrong with the input is found before the first byte is written.
     lines, fresh = _plan(task.files(list(paths) or [_starter()]), only, results, root)
     items = _states(lines, results, device)
