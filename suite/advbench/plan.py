@@ -23,7 +23,15 @@ PROTOCOL = 1
 """Raised when the engine's results change; a golden test fails when they change and this did not."""
 
 
+def _said(value: Any) -> Any:
+    """`value` without its Nones: a field that says nothing changes nothing, so that an optional one can be added."""
+    if isinstance(value, dict):
+        return {k: _said(v) for k, v in value.items() if v is not None}  # pyright: ignore[reportUnknownVariableType]
+    return [_said(v) for v in value] if isinstance(value, list | tuple) else value  # pyright: ignore[reportUnknownVariableType]
+
+
 def _digest(value: Any) -> str:
+    value = _said(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

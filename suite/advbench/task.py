@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,6 +25,14 @@ class Entry(Spec):
     @property
     def fields(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+def _named(entries: Any) -> Any:
+    """A list in which a bare name stands for a table that holds nothing else."""
+    if not isinstance(entries, list):
+        return entries
+    items: list[Any] = entries
+    return tuple({"name": entry} if isinstance(entry, str) else entry for entry in items)
 
 
 class Data(Spec):
@@ -61,6 +69,35 @@ class ThreatModel(Spec):
         return self
 
 
+class CropFlip(Spec):
+    """Pad, crop at random, mirror every second image: He et al., CVPR 2016 (arXiv 1512.03385), section 4.2."""
+
+    name: Literal["crop-flip"]
+    pad: int = Field(default=4, ge=1)
+    """Pixels on each side (the paper: 4)."""
+
+
+class Cutout(Spec):
+    """A black square at a random place: DeVries and Taylor 2017 (arXiv 1708.04552)."""
+
+    name: Literal["cutout"]
+    size: int = Field(default=16, ge=1)
+    """Side in pixels, cut at the border (the paper: 16 on CIFAR-10, 8 on CIFAR-100, 20 on SVHN)."""
+
+
+class RandAugment(Spec):
+    """Operations drawn anew for every image: Cubuk et al., NeurIPS 2020 (arXiv 1909.13719)."""
+
+    name: Literal["randaugment"]
+    ops: int = Field(default=2, ge=1)
+    """Operations an image (the paper's N: 1 to 3)."""
+    magnitude: int = Field(default=9, ge=0, le=30)
+    """Their strength of 30 (the paper's M)."""
+
+
+Augmentation = Annotated[CropFlip | Cutout | RandAugment, Field(discriminator="name")]
+
+
 class Training(Spec):
     """The budget that every defense of the task gets."""
 
@@ -81,16 +118,36 @@ class Training(Spec):
     decay: float = Field(default=0.1, gt=0, le=1)
     eps_ramp: float = Field(default=0, ge=0)
     """Epochs over which the training eps grows from 0 in a straight line."""
-    augment: Literal["none", "crop-flip"] = "none"
-    """crop-flip: pad by 4 pixels, random crop, random mirror."""
+    warmup: float = Field(default=0, ge=0)
+    """Epochs over which the schedule is scaled from 0 to 1 in a straight line (Goyal et al. 2017: 5)."""
+    augment: tuple[Augmentation, ...] = ()
+    """In this order, on the device: "crop-flip", "cutout", "randaugment", or a table with the name and its fields."""
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    """Share of the target that all classes split evenly, in the training loss only (Pang et al. 2021: 0.1)."""
+    clip_norm: float = Field(default=0, ge=0)
+    """Gradients of a larger L2 norm over all weights are scaled down to it; 0: never."""
+    average: float = Field(default=0, ge=0, lt=1)
+    """Decay a step of the weights' moving average, which is then what training leaves; 0: none (Rebuffi et al. 2021:
+    0.995). Batch norm's statistics are estimated again for it."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of training passes. auto: bf16 where the device is fast at it; weights, iterates and losses stay fp32, and what
+    judges is fp32. The record says what it was."""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """torch.compile of training passes. auto: on CUDA, when the job is long enough to pay for it."""
     checkpoint_minutes: float = Field(default=5, gt=0)
     """A checkpoint is written after every epoch, and within one at least this often."""
 
     @model_validator(mode="after")
     def _ramp(self) -> Self:
-        if self.eps_ramp >= self.epochs:
-            raise ValueError(f"eps_ramp should end before training does, not after {self.eps_ramp:g} epochs")
+        for name, end in (("eps_ramp", self.eps_ramp), ("warmup", self.warmup)):
+            if end >= self.epochs:
+                raise ValueError(f"{name} should end before training does, not after {end:g} epochs")
         return self
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _augmentations(cls, augment: Any) -> Any:
+        return _named([augment] if isinstance(augment, str) else augment)
 
     @field_validator("seeds")
     @classmethod
@@ -128,10 +185,7 @@ class Evaluation(Spec):
     @field_validator("attacks", mode="before")
     @classmethod
     def _names(cls, attacks: Any) -> Any:
-        if not isinstance(attacks, list):
-            return attacks
-        items: list[Any] = attacks
-        return tuple({"name": a} if isinstance(a, str) else a for a in items)
+        return _named(attacks)
 
     @field_validator("attacks")
     @classmethod
