@@ -18,7 +18,6 @@ from torch import Tensor
 
 from advbench.attacks.pgd import ascend
 from advbench.defense import Defense, TrainState, batch_norm
-from advbench.losses import cross_entropy
 
 
 class FastAT(Defense):
@@ -43,4 +42,4 @@ class FastAT(Defense):
         with batch_norm(state.model, self.attack_bn):
             start = threat.random_start(x, state.noise, box=self.start_in_box)
             x_adv = ascend(state.model, x, y, threat, start=start, steps=1, step_size=self.step_size * threat.eps)
-        return cross_entropy(state.model(x_adv), y).mean()
+        return state.cross_entropy(state.model(x_adv), y)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from advbench.attacks.pgd import ascend
 from advbench.defense import Defense, TrainState, batch_norm
-from advbench.losses import cross_entropy
 
 
 class PGDAT(Defense):
@@ -44,4 +43,4 @@ class PGDAT(Defense):
             x_adv = ascend(
                 state.model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps
             )
-        return cross_entropy(state.model(x_adv), y).mean()
+        return state.cross_entropy(state.model(x_adv), y)

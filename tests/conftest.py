@@ -195,7 +195,7 @@ def make_job() -> Callable[..., Job]:
             "data_sha256": "0",
             "model": {"name": "linear"},
             "threat": {"norm": "Linf", "eps": "1/10"},
-            "training": {"epochs": 3, "batch": 16, "lr": 0.05},
+            "training": {"epochs": 3, "batch": 16, "lr": 0.05, "precision": "fp32"},
             "evaluation": {"attacks": [{"name": "fgsm"}]},
             "defense": {"name": "standard", "file": None, "sha256": "0"},
             "threads": 1,

@@ -35,6 +35,7 @@ lr = 3e-3
 weight_decay = 0.0
 schedule = "cosine"
 seeds = [0]
+precision = "fp32"
 [evaluation]
 attacks = ["fgsm", { name = "pgd", steps = 10, restarts = 2 }]
 block = 40
@@ -50,7 +51,7 @@ def test_the_golden_scores_of_the_second_job(tmp_path: Path):
 
     scores = run_job(item, tmp_path / "results", tmp_path, torch.device("cpu"), lambda *_: None).scores
 
-    assert PROTOCOL == 1
+    assert PROTOCOL == 2
     assert scores
     counts = {name: round(60 * share) for name, share in {"clean": scores.clean.accuracy, **scores.attacks}.items()}
     assert counts == {"clean": 48, "fgsm": 36, "pgd": 35}

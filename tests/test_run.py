@@ -41,6 +41,7 @@ batch = 32
 lr = 0.2
 eps_ramp = 1
 seeds = [0]
+precision = "fp32"
 [evaluation]
 attacks = ["fgsm", { name = "pgd", steps = 10, restarts = 2 }]
 curve = ["1/20", "1/5"]
@@ -80,7 +81,7 @@ def test_golden(golden):
     record, _ = golden
     scores = record.scores
 
-    assert PROTOCOL == 1
+    assert PROTOCOL == 2
     assert scores is not None
     assert scores.robust is not None
     found = {

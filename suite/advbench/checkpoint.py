@@ -51,6 +51,7 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
         "at": vars(at),
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "average": state.average.state_dict() if state.average else None,
         "memory": state.memory,
         "noise": state.noise.generator.get_state(),
         "torch": torch.get_rng_state(),
@@ -84,6 +85,8 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
     at.best_key = (at.best_key[0], at.best_key[1])
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
+    if state.average:
+        state.average.load_state_dict(saved["average"])
     state.memory = memory
     state.noise.generator.set_state(saved["noise"])
     torch.set_rng_state(saved["torch"])

@@ -7,14 +7,17 @@ between steps goes into `state.memory`, which checkpoints keep.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from advbench.losses import cross_entropy
+from advbench.precision import exact
 from advbench.seeds import Stream
 from advbench.spec import Part
 from advbench.task import Training
@@ -39,6 +42,31 @@ class TrainState:
     """The defense's own state: tensors and plain values, saved in checkpoints."""
     report: dict[str, Tensor | float] = field(default_factory=dict[str, "Tensor | float"])
     """Numbers of this step for the history, which keeps their mean over the epoch."""
+    average: AveragedModel | None = None
+    """The moving average of the weights, where the task asks for one; `average.module` is the network."""
+    smoothing: float = 0
+    """The task's label smoothing; `cross_entropy` applies it."""
+    smoothed: bool = False
+    """Whether the defense has used it: a task's field that changes nothing would be a lie."""
+    micro: int = 0
+    """Examples that fit the device's memory at a time; 0: the whole batch."""
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss that the weights descend: the mean over the batch, with the task's label smoothing.
+
+        Attacks take `advbench.losses.cross_entropy`, which smooths nothing.
+        """
+        self.smoothed = True
+        return cross_entropy(logits, labels, self.smoothing).mean()
+
+    def exact(self) -> AbstractContextManager[None]:
+        """Passes of the block in fp32 and eager, for what is differentiated twice or measured."""
+        return exact(self.model)
+
+    def pieces(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batch, in parts that fit the memory."""
+        size = self.micro or len(x)
+        return zip(x.split(size), y.split(size), strict=True)
 
 
 @contextmanager
@@ -72,26 +100,30 @@ class Defense(Part):
         raise NotImplementedError
 
     def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-        """The scalar to descend, for images x (N, C, H, W) in [0, 1] and labels y (N,)."""
+        """The scalar to descend, a mean over images x (N, C, H, W) in [0, 1] with labels y (N,)."""
         raise NotImplementedError
 
     def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
         """One update of the weights; returns the loss, detached."""
-        loss = self.loss(state, x, y)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = torch.zeros((), device=x.device)
+        for images, labels in state.pieces(x, y):
+            loss = self.loss(state, images, labels) * (len(images) / len(x))
+            loss.backward()
+            total += loss.detach()
         self.communicate(state)
         state.optimizer.step()
-        return loss.detach()
+        return total
 
     def communicate(self, state: TrainState) -> None:
-        """Change the gradients between the backward pass and the update: average them over workers, clip them."""
+        """Change the gradients between the backward pass and the update: average them over workers.
+
+        Clipping (`training.clip_norm`) comes later, whoever calls the optimizer.
+        """
 
     def optimizer(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
         """The task's optimizer over all parameters. The learning rate is set before every step."""
-        parameters = model.parameters()
+        shared: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay, "fused": True}
         if training.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay)
-        return torch.optim.SGD(
-            parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
-        )
+            return torch.optim.Adam(model.parameters(), **shared)
+        return torch.optim.SGD(model.parameters(), momentum=training.momentum, **shared)

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy as _cross_entropy
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label] in nats, not reduced.
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0) -> Tensor:
+    """-log softmax(logits)[label] in nats, not reduced; with `smoothing` all classes share that much of the target.
 
     Sum it for attacks: a batch mean would make the gradient of an example depend on its batch.
     """
-    return _cross_entropy(logits, labels, reduction="none")
+    return _cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ class Passes:
 
     forward: int = 0
     backward: int = 0
+    seen: Tensor | None = field(default=None, compare=False)
+    """What the latest forward pass was given."""
 
 
 @contextmanager
@@ -26,8 +28,9 @@ def counting(model: nn.Module, watch: Callable[[Passes], None] | None = None) ->
     """
     passes = Passes()
 
-    def forward_hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def forward_hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         count = len(output)
+        passes.seen = inputs[0].detach()
         passes.forward += count
         if watch:
             watch(passes)

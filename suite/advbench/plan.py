@@ -19,7 +19,7 @@ from advbench.record import load, save, whole, write_json
 from advbench.spec import BadInput, Spec, validate
 from advbench.task import Data, Evaluation, ThreatModel, Training
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when the engine's results change; a golden test fails when they change and this did not."""
 
 

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import traceback
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -84,7 +85,8 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
             "best_epoch": trained.best_epoch,
             "cost": _cost(trained, found, device),
             "flags": tuple(raised + flags.of_evaluation(verdicts)),
-            "provenance": _provenance(device, digests, subsets.test.stored.dtype),
+            "provenance": _provenance(device, digests, subsets.test.stored.dtype)
+            | {"training": asdict(trained.engine)},
         }
     )
     beside = {"examples.parquet": _examples(verdicts), "adversarial.safetensors": _adversarial(verdicts)}

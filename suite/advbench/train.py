@@ -1,8 +1,8 @@
 """The one training loop: a job, its data and its defense in, weights and history out.
 
-It owns epochs, order, learning rate, eps ramp, augmentation, validation and checkpoints; the defense owns the
-step. A run that was killed goes on from its checkpoint and ends in the same weights as one that was not: every
-random stream is named by seed, purpose and epoch, and the checkpoint holds where inside one it stopped.
+It owns epochs, order, learning rate, eps ramp, augmentation, averaging, number format, validation and checkpoints; the
+defense owns the step. A run that was killed goes on from its checkpoint and ends in the same weights as one that was
+not: every random stream is named by seed, purpose and epoch, and the checkpoint holds where inside one it stopped.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from advbench.attacks.pgd import ascend
+from advbench.average import LATEST, averaged, estimate_batch_norm
 from advbench.checkpoint import Progress, Weights, resume, save
-from advbench.data.augment import crop_flip
+from advbench.data.augment import augment
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.plan import Job
+from advbench.precision import Engine, choose, fast, proven
 from advbench.record import Epoch
-from advbench.seeds import BlockNoise, Stream, derive, generator
+from advbench.seeds import Stream, derive, generator
 from advbench.task import Training
 from advbench.threat import Threat
+from advbench.validate import validate
 
 Tell = Callable[[str, int, int, str], None]
 """Progress: stage, done, of how many, and a few words."""
@@ -51,37 +54,73 @@ class Trained:
     attack is chosen by clean accuracy first, or an early, hardly trained epoch would stand for it."""
     best_epoch: int
     history: tuple[Epoch, ...]
+    engine: Engine
+    """How the training passes ran."""
 
 
 def learning_rate(training: Training, progress: float) -> float:
     """The schedule at a share `progress` of training, 0 to 1."""
+    warm = training.warmup / training.epochs
+    peak = training.lr * (progress / warm if progress < warm else 1)
     match training.schedule:
         case "cyclic":
             rising, falling = progress / training.peak, (1 - progress) / (1 - training.peak)
-            return training.lr * min(rising, falling)
+            return peak * min(rising, falling)
         case "piecewise":
-            return training.lr * training.decay ** sum(progress >= m for m in training.milestones)
+            return peak * training.decay ** sum(progress >= m for m in training.milestones)
         case "cosine":
-            return training.lr * (1 + math.cos(math.pi * progress)) / 2
+            return peak * (1 + math.cos(math.pi * progress)) / 2
         case "constant":
-            return training.lr
+            return peak
 
 
 def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkpoint: Path, tell: Tell) -> Trained:
     """Train `model` in place. `checkpoint` is read if it belongs to this job, written as training goes on.
 
-    Raises Diverged when an epoch's loss is not finite.
+    With `training.average` the moving average of the weights is what is validated and left, and `model` keeps the
+    weights it stepped through. Raises Diverged when an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
     device = data.stored.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
     # The last, smaller batch counts too, unless it is a single example, which has no batch statistics.
     steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))
-    state = TrainState(model, defense.optimizer(model, training), threat, _stream(job, device, 0))
+    state = TrainState(model.train(), defense.optimizer(model, training), threat, _stream(job, device, 0))
+    state.smoothing = training.label_smoothing
+    if training.clip_norm:
+        _clip(state.optimizer, training.clip_norm)
+    engine = choose(training, device, model, lambda: training.epochs * steps * defense.passes()[0])
+    engine = proven(model, engine, data.pixels(slice(0, training.batch)), data.labels[: training.batch])
     at = Progress()
-    if resume(checkpoint, job, device, state, at):
-        tell("train", at.epoch, training.epochs, "resumed")
+    if training.average:
+        state.average = averaged(model, training.average)
+    with ExitStack() as stack:
+        stack.enter_context(fast(model, engine))
+        if state.average:
+            stack.enter_context(fast(state.average.module, replace(engine, compiled=False)))
+        if resume(checkpoint, job, device, state, at):
+            tell("train", at.epoch, training.epochs, "resumed")
+        _epochs(job, subsets, defense, state, at, steps, checkpoint, tell)
+    return Trained(_copy(_result(state)), at.best, at.best_epoch, tuple(Epoch(**line) for line in at.history), engine)
+
+
+def _epochs(
+    job: Job,
+    subsets: Subsets,
+    defense: Defense,
+    state: TrainState,
+    at: Progress,
+    steps: int,
+    checkpoint: Path,
+    tell: Tell,
+) -> None:
+    training, data = job.training, subsets.train
+    device, model = data.stored.device, state.model
+    threat = Threat(job.threat.norm, float(job.threat.eps))
     written = time.monotonic()
+
+    def say(words: str) -> None:
+        tell("train", at.epoch, training.epochs, words)
 
     while at.epoch < training.epochs:
         model.train()
@@ -90,29 +129,81 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
             state.noise = _stream(job, device, at.epoch)
             torch.manual_seed(derive(job.seed, "dropout", at.epoch))
         started = time.perf_counter()
-        totals = _Totals(at)
+        totals, latest = _Totals(at), list[Tensor]()
         with counting(model) as passes:
             for step in range(at.step, steps):
                 rows = order[step * training.batch : (step + 1) * training.batch]
                 _set(state, job, threat, (at.epoch * steps + step) / (training.epochs * steps), at.epoch)
                 x, y = data.stored[rows], data.labels[rows]
-                if training.augment == "crop-flip":
-                    x = crop_flip(x, generator(device, job.seed, "augment", at.epoch, step))
-                totals.add(defense.step(state, data.scaled(x), y), len(rows), state.report)
-                if time.monotonic() - written > 60 * training.checkpoint_minutes and step + 1 < steps:
+                if training.augment:
+                    draws = generator(device, job.seed, "augment", at.epoch, step)
+                    x = augment(x, training.augment, draws, data.peak)
+                totals.add(_step(defense, state, data.scaled(x), y, say), len(rows), state.report)
+                near_end = step + 1 >= steps - (LATEST if state.average else 0)
+                if state.average:
+                    state.average.update_parameters(model)
+                    if step >= steps - LATEST and passes.seen is not None:
+                        latest.append(passes.seen)
+                if time.monotonic() - written > 60 * training.checkpoint_minutes and not near_end:
                     totals.into(at, passes.forward, passes.backward, started)
                     passes.forward = passes.backward = 0
                     at.step, started, totals = step + 1, time.perf_counter(), _Totals(at)
                     save(checkpoint, job, device, state, at)
                     written = time.monotonic()
+        if state.average:
+            passes.forward += estimate_batch_norm(state.average.module, latest)
         totals.into(at, passes.forward, passes.backward, started)
         _end_epoch(job, subsets.validation, state, at, min(len(data), steps * training.batch), threat, defense)
         line = at.history[-1]
-        tell("train", at.epoch, training.epochs, f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
+        say(f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
         save(checkpoint, job, device, state, at)
         written = time.monotonic()
 
-    return Trained(_copy(model), at.best, at.best_epoch, tuple(Epoch(**line) for line in at.history))
+
+def _step(defense: Defense, state: TrainState, x: Tensor, y: Tensor, say: Callable[[str], None]) -> Tensor:
+    """The defense's step, in smaller pieces from the moment on that a whole batch does not fit the device's memory.
+
+    Raises RuntimeError for a defense that leaves out the task's label smoothing.
+    """
+    draws = state.noise.generator.get_state()
+    try:
+        loss = defense.step(state, x, y)
+    except torch.OutOfMemoryError:
+        size = state.micro or len(x)
+        # A step of the defense's own may have changed the weights before it ran out.
+        if size == 1 or type(defense).step is not Defense.step:
+            raise
+        state.micro = (size + 1) // 2
+        say(f"out of device memory: going on with {state.micro} examples at a time")
+    else:
+        if state.smoothing and not state.smoothed:
+            raise RuntimeError(
+                f"training.label_smoothing: {defense.name} takes its loss elsewhere than from state.cross_entropy, "
+                "so it would not be smoothed; leave it out for this defense"
+            )
+        return loss
+    # Outside the handler, whose traceback would keep what filled the memory.
+    state.noise.generator.set_state(draws)
+    state.report.clear()
+    state.optimizer.zero_grad(set_to_none=True)
+    if x.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return _step(defense, state, x, y, say)
+
+
+def _clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
+    """Before every step of the optimizer, whoever takes it."""
+
+    def hook(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, norm)
+
+    optimizer.register_step_pre_hook(hook)
+
+
+def _result(state: TrainState) -> nn.Module:
+    """The weights that training is about."""
+    return state.average.module if state.average else state.model
 
 
 class _Totals:
@@ -158,7 +249,7 @@ def _end_epoch(
     if not math.isfinite(loss):
         lines = tuple(Epoch(**line) for line in at.history)
         raise Diverged(f"the training loss is {loss} in epoch {at.epoch + 1} of {job.training.epochs}", lines)
-    quick = validate(state.model, data, threat, job.evaluation.batch)
+    quick = validate(_result(state), data, threat, job.evaluation.batch)
     at.history.append(
         {
             "epoch": at.epoch + 1,
@@ -175,37 +266,10 @@ def _end_epoch(
     )
     key = (quick["pgd"], quick["clean"]) if defense.adversarial else (quick["clean"], quick["pgd"])
     if key > at.best_key:
-        at.best, at.best_epoch, at.best_key = _copy(state.model), at.epoch + 1, key
+        at.best, at.best_epoch, at.best_key = _copy(_result(state)), at.epoch + 1, key
     at.epoch, at.step, at.loss_sum, at.reports = at.epoch + 1, 0, 0, {}
     at.forward = at.backward = 0
     at.seconds = 0
-
-
-def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> dict[str, float]:
-    """Accuracies on `data` at the full eps: clean, FGSM, PGD-10, and the share of the most predicted class.
-
-    The PGD is quick on purpose (10 steps of eps/4, one start): it chooses checkpoints and shows a collapse,
-    it is no verdict. Every epoch meets the same random starts, whatever the batch.
-    """
-    model.eval()
-    device = data.stored.device
-    right = torch.zeros(3, dtype=torch.int64, device=device)
-    predicted: list[Tensor] = []
-    for first in range(0, len(data), batch):
-        rows = slice(first, first + batch)
-        x, y = data.pixels(rows), data.labels[rows]
-        places = torch.arange(first, first + len(y), device=device)
-        noise = BlockNoise(device, derive(0, "validation"), len(data), places)
-        fgsm = ascend(model, x, y, threat, start=x, steps=1, step_size=threat.eps)
-        pgd = ascend(model, x, y, threat, start=threat.random_start(x, noise), steps=10, step_size=threat.eps / 4)
-        with torch.no_grad():
-            guesses = [model(images).argmax(1) for images in (x, fgsm, pgd)]
-        predicted.append(guesses[0])
-        right += torch.stack([(guess == y).sum() for guess in guesses])
-    model.train()
-    clean, by_fgsm, by_pgd = (count / len(data) for count in right.tolist())
-    top = int(torch.cat(predicted).bincount().max())
-    return {"clean": clean, "fgsm": by_fgsm, "pgd": by_pgd, "top_class": top / len(data)}
 
 
 def _copy(model: nn.Module) -> Weights:
