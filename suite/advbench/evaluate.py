@@ -22,6 +22,7 @@ from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD, input_gradient
 from advbench.data.base import Examples
 from advbench.ledger import CLEAN, STANDING, Ledger
+from advbench.memory import Size
 from advbench.passes import Passes, counting
 from advbench.record import Accuracy, Scores
 from advbench.seeds import BlockNoise, derive
@@ -72,13 +73,14 @@ def evaluate(
     key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
     blocks = range(0, len(test), how.block)
     ledgers: list[Ledger] = []
+    size = Size(how.batch, lambda words: tell("evaluate", 0, len(blocks), words))
     with _frozen(model):
         for number, first in enumerate(blocks):
             rows = slice(first, first + how.block)
             ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows])
             ledger.read(journal / f"{number}.safetensors", key)
             inside = [i - first for i in sorted(sample) if first <= i < first + how.block]
-            block = _Block(model, threat, how, ledger, number, torch.tensor(inside, dtype=torch.int64))
+            block = _Block(model, threat, how, ledger, number, torch.tensor(inside, dtype=torch.int64), size)
             stages = block.stages(rungs)
             for name, work in stages:
                 if name in ledger.done:
@@ -137,6 +139,7 @@ class _Block:
     number: int
     sample: Tensor
     """Rows of this block in the fixed sample of the `alone` scores."""
+    size: Size
     watch: Callable[[Passes], None] | None = None
 
     def stages(self, rungs: list[Attack]) -> list[tuple[str, Callable[[], None]]]:
@@ -147,18 +150,15 @@ class _Block:
             found.append((f"curve {eps}", lambda e=eps: self.curve(str(e), float(e))))
         return found
 
-    def batches(self, rows: Tensor, attack: Attack | None = None) -> Sequence[Tensor]:
-        if len(rows) == 0:
-            return []
-        return [rows] if attack and attack.whole_block else rows.split(self.how.batch)
-
     def clean(self) -> None:
-        for rows in self.batches(torch.arange(len(self.ledger), device=self.ledger.x.device)):
+        def look(rows: Tensor) -> None:
             with counting(self.model) as passes:
                 self.ledger.clean(self.model, rows)
                 gradient = input_gradient(self.model, self.ledger.x[rows], self.ledger.labels[rows])
             self.ledger.flat[rows] = (gradient == 0).flatten(1).all(1)
             self.ledger.spend(rows, passes.forward, passes.backward)
+
+        self.size.each(torch.arange(len(self.ledger), device=self.ledger.x.device), look)
 
     def rung(self, position: int, attack: Attack) -> None:
         ledger = self.ledger
@@ -200,7 +200,8 @@ class _Block:
         fell = torch.zeros(len(self.ledger), dtype=torch.bool, device=rows.device)
         for restart in range(attack.restarts):
             seed = derive(self.how.seed, "attack", name, self.number, restart)
-            for batch in self.batches(rows[~fell[rows]], attack):
+
+            def attempt(batch: Tensor, seed: int = seed) -> None:
                 noise = BlockNoise(batch.device, seed, len(self.ledger), batch)
                 x, labels = self.ledger.x[batch], self.ledger.labels[batch]
                 with counting(self.model, self.watch) as passes:
@@ -210,6 +211,8 @@ class _Block:
                 fell[batch] = broken
                 if rung is not None:
                     self.ledger.enter(rung, batch, broken, candidates)
+
+            self.size.each(rows[~fell[rows]], attempt, whole=attack.whole_block)
         return fell[rows]
 
 

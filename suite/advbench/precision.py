@@ -55,9 +55,8 @@ def choose(training: Training, device: torch.device, model: nn.Module, passes: C
         precision="bf16" if bf16 else "fp32",
         # The kernels of convolutions want the channels of a pixel side by side.
         channels_last=any(isinstance(module, nn.Conv2d) for module in model.modules()),
-        compiled=training.compile == "on" or (
-            training.compile == "auto" and device.type == "cuda" and passes() >= COMPILE_FROM
-        ),
+        compiled=training.compile == "on"
+        or (training.compile == "auto" and device.type == "cuda" and passes() >= COMPILE_FROM),
     )
 
 

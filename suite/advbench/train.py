@@ -101,7 +101,13 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
         if resume(checkpoint, job, device, state, at):
             tell("train", at.epoch, training.epochs, "resumed")
         _epochs(job, subsets, defense, state, at, steps, checkpoint, tell)
-    return Trained(_copy(_result(state)), at.best, at.best_epoch, tuple(Epoch(**line) for line in at.history), engine)
+    return Trained(
+        last=_copy(_result(state)),
+        best=at.best,
+        best_epoch=at.best_epoch,
+        history=tuple(Epoch(**line) for line in at.history),
+        engine=replace(engine, micro_batch=state.micro),
+    )
 
 
 def _epochs(

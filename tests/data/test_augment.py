@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from advbench.data.augment import crop_flip
+from advbench.data.augment import augment, crop_flip, cutout
+from advbench.task import CropFlip, Cutout
 
 DEVICES = [
     "cpu",
@@ -62,3 +63,27 @@ def test_no_padding_only_mirrors() -> None:
     same = (out == images).flatten(1).all(1)
     assert torch.equal(out[~same], images[~same].flip(3))
     assert 0 < int(same.sum()) < 10
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 40])
+def test_cutout_blackens_one_square_around_a_random_pixel(size: int) -> None:
+    images = torch.full((200, 2, 6, 9), 7, dtype=torch.uint8)
+    out = cutout(images, torch.Generator().manual_seed(3), size)
+
+    draw = torch.Generator().manual_seed(3)
+    rows, columns = torch.randint(6, (200, 1), generator=draw), torch.randint(9, (200, 1), generator=draw)
+    for i, (row, column) in enumerate(zip(rows.flatten().tolist(), columns.flatten().tolist(), strict=True)):
+        expected = images[i].clone()
+        top, left = row - size // 2, column - size // 2
+        expected[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
+        assert torch.equal(out[i], expected)
+
+
+def test_a_recipe_is_its_parts_in_order() -> None:
+    images = torch.randint(0, 256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    recipe = (CropFlip(name="crop-flip", pad=2), Cutout(name="cutout", size=5))
+
+    source = torch.Generator().manual_seed(1)
+    expected = cutout(crop_flip(images, source, 2), source, 5)
+    assert torch.equal(augment(images, recipe, torch.Generator().manual_seed(1)), expected)
+    assert torch.equal(augment(images, (), torch.Generator()), images)

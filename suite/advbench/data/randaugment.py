@@ -47,18 +47,16 @@ def _kernels(share: float, width: int) -> list[Kernel]:
 
     smooth = vision.InterpolationMode.BILINEAR
 
-    def affine(
-        x: Tensor, *, angle: float = 0, right: int = 0, down: int = 0, shear: tuple[float, float] = (0, 0)
-    ) -> Tensor:
-        return vision.affine(x, angle, [right, down], 1.0, list(shear), smooth)
+    def affine(x: Tensor, *, right: int = 0, down: int = 0, shear: tuple[float, float] = (0, 0)) -> Tensor:
+        return vision.affine(x, 0.0, [right, down], 1.0, list(shear), smooth)
 
     # Shears go up to a slope of 0.3; translations move whole pixels, up to 150 of ImageNet's 331.
-    shear, moved = math.degrees(math.atan(0.3 * share)), round(150 / 331 * width * share)
+    shear, moved = math.degrees(math.atan(0.3 * share)), int(150 / 331 * width * share)
     return [
         lambda x, _: x,
         lambda x, _: vision.autocontrast(x),
         lambda x, _: vision.equalize(x),
-        lambda x, sign: affine(x, angle=30 * share * sign),
+        lambda x, sign: vision.rotate(x, 30 * share * sign, smooth),
         lambda x, _: vision.solarize(x, 1 - share),
         lambda x, sign: vision.adjust_saturation(x, 1 + 0.9 * share * sign),
         lambda x, _: vision.posterize(x, 8 - round(4 * share)),

@@ -1,0 +1,100 @@
+"""RandAugment draws for each image, and each operation is torchvision's at the paper's strength."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as vision
+
+from advbench.data.randaugment import _kernels, randaugment
+
+NAMES = ["Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast", "Brightness"]
+NAMES += ["Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"]
+
+
+def images(n: int = 60, channels: int = 3, seed: int = 0) -> Tensor:
+    """Smooth bytes, as photographs are."""
+    coarse = torch.rand(n, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return (255 * vision.resize(coarse, [16, 16])).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_is_its_images_one_by_one(channels: int) -> None:
+    stored = images(channels=channels)
+    found = randaugment(stored, torch.Generator().manual_seed(5), ops=2, magnitude=9)
+
+    source = torch.Generator().manual_seed(5)
+    kernels = _kernels(0.3, 16)
+    pixels = stored.float() / 255
+    for _ in range(2):
+        choice = torch.randint(14, (60,), generator=source)
+        sign = 1 - 2 * torch.randint(2, (60,), generator=source)
+        each = zip(choice.tolist(), sign.tolist(), strict=True)
+        pixels = torch.cat([kernels[c](pixels[i : i + 1], s) for i, (c, s) in enumerate(each)])
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, (255 * pixels).round().to(torch.uint8))
+    assert len({tuple(image.flatten().tolist()) for image in found}) == 60
+
+
+@pytest.mark.parametrize("magnitude", [3, 9, 30])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("Shear")])
+def test_an_operation_is_torchvision_s_at_the_same_magnitude(name: str, magnitude: int) -> None:
+    pixels = images(8).float() / 255
+    reference = v2.RandAugment(num_magnitude_bins=31)
+    strengths, signed = reference._AUGMENTATION_SPACE[name]
+    strength = 0.0 if strengths(31, 16, 16) is None else float(strengths(31, 16, 16)[magnitude])
+    kernel = _kernels(magnitude / 30, 16)[NAMES.index(name)]
+
+    for sign in (1, -1) if signed else (1,):
+        expected = reference._apply_image_or_video_transform(
+            pixels, name, sign * strength, v2.InterpolationMode.BILINEAR, {}
+        )
+        torch.testing.assert_close(kernel(pixels, sign), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["ShearX", "ShearY"])
+def test_a_shear_moves_lines_in_proportion_to_their_distance_from_the_middle(name: str, sign: int) -> None:
+    pixels = torch.zeros(1, 1, 41, 41)
+    pixels[0, 0, :, 20] = 1
+    kernel = _kernels(1.0, 41)[NAMES.index(name)]
+
+    found = kernel(pixels if name == "ShearX" else pixels.transpose(2, 3), sign)[0, 0]
+    found = found if name == "ShearX" else found.T
+    places = (found * torch.arange(41)).sum(1) / found.sum(1)
+
+    slopes = (places - 20)[[5, 10, 30, 35]] / torch.tensor([-15, -10, 10, 15])
+    assert slopes.abs().tolist() == pytest.approx([0.3] * 4, abs=0.01)
+    assert len({math.copysign(1, slope) for slope in slopes.tolist()}) == 1
+
+
+def test_all_operations_are_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = torch.zeros(14)
+
+    def counting(number: int):
+        def kernel(x: Tensor, _: int) -> Tensor:
+            seen[number] += len(x)
+            return x
+
+        return kernel
+
+    monkeypatch.setattr("advbench.data.randaugment._kernels", lambda *_: [counting(n) for n in range(14)])
+    randaugment(torch.zeros(14_000, 1, 2, 2), torch.Generator().manual_seed(0), ops=1, magnitude=9)
+
+    assert seen.sum() == 14_000
+    assert (seen - 1000).abs().max() < 4 * math.sqrt(1000)
+
+
+@pytest.mark.parametrize("peak", [16, 255])
+def test_stored_levels_stay_levels_and_floats_stay_in_the_box(peak: int) -> None:
+    levels = torch.randint(0, peak + 1, (40, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    found = randaugment(levels, torch.Generator().manual_seed(0), 2, 15, peak)
+    floats = randaugment(levels.float() / peak, torch.Generator().manual_seed(0), 2, 15)
+
+    assert found.max() <= peak
+    assert 0 <= floats.min() <= floats.max() <= 1
+    assert torch.equal((floats * peak).round().to(torch.uint8), found)
