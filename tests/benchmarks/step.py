@@ -2,8 +2,8 @@
 
 The plain step is what papers' code does: NCHW, fp32, `loss.backward()` inside the attack, which also computes the
 weights' gradients and throws them away. Ours is the pgd-at baseline's own step, as the training loop runs it, in the
-engine that the loop chooses here. Same batch, same batch norm mode, same recipe. The two alternate; figures are medians,
-the ratio is that of the medians. Targets: 1.5 on mnist-cnn, 2.2 on ResNet-18.
+engine that the loop chooses here. Same batch, same batch norm mode, same recipe. The two alternate; figures are
+medians, and the ratio is theirs. Targets: 1.5 on mnist-cnn, 2.2 on ResNet-18.
 """
 
 from __future__ import annotations
