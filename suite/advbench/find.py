@@ -30,7 +30,7 @@ from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
 from advbench.task import Data, Defended, shipped
 
 PACKAGE = Path(advbench.__file__).parent
-NO_PARTS = {"__init__", "base", "subsets", "augment"}
+NO_PARTS = {"__init__", "base", "subsets", "augment", "randaugment"}
 """Files of the part folders that hold no part."""
 
 P = TypeVar("P", bound=Part)
