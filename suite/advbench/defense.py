@@ -90,7 +90,7 @@ class Defense(Part):
 
     paper: ClassVar[str]
     """Authors, venue, arXiv number."""
-    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
     """Threat models it is defined for; a task with another one skips it."""
     adversarial: ClassVar[bool] = True
     """Whether it trains on perturbed examples, so that a collapse of its inner attack can be told."""

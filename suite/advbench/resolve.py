@@ -129,9 +129,8 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
     for number, (entry, kind, file) in enumerate(zip(task.defense, classes, files, strict=True)):
         made = build(kind, entry.fields)
         training, deviations = _training(task.training, entry.training, _where(number, entry))
-        norms = [made.norms, *(a.norms for a in attacks)]
-        unfit = any(task.threat.norm not in known for known in norms)
-        skip = f"not defined for {task.threat.norm}" if unfit else ""
+        unfit = [part.name for part in (made, *attacks) if task.threat.norm not in part.norms]
+        skip = f"{' and '.join(unfit)} not defined for {task.threat.norm}" if unfit else ""
         for seed in task.training.seeds:
             job = Job(
                 task=path.stem,

@@ -55,7 +55,7 @@ class Data(Spec):
 class ThreatModel(Spec):
     """A norm ball in pixel units, pixels in [0, 1]."""
 
-    norm: Literal["Linf", "L2"]
+    norm: Literal["Linf", "L2", "L1"]
     eps: Number
 
     @model_validator(mode="after")

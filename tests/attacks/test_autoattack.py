@@ -27,7 +27,7 @@ from advbench.threat import Threat
 QUERIES = 100
 """Square's budget here; the ladder's own is 5,000."""
 N = 12
-THREATS = [Threat("Linf", 0.09), Threat("L2", 0.45)]
+THREATS = [Threat("Linf", 0.09), Threat("L2", 0.45), Threat("L1", 1.2)]
 
 
 def ladder(classes: int = 10) -> list[AutoAttackPart]:
@@ -111,9 +111,9 @@ def small(classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_below_four_classes_the_parts_that_need_four_are_left_out(judged, blobs, classes, norm):
-    threat = Threat(norm, 0.08 if norm == "Linf" else 0.5)
+    threat = Threat(norm, {"Linf": 0.08, "L2": 0.5, "L1": 3.0}[norm])
 
     found = judged(small(classes), blobs(12, classes), ladder(classes), threat, classes=classes, curve=[], alone=4)
 

@@ -12,7 +12,7 @@ from advbench.losses import cross_entropy
 from advbench.seeds import BlockNoise
 from advbench.threat import Norm, Threat, per_example
 
-NORMS: tuple[Norm, ...] = ("Linf", "L2")
+NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 SHAPES = [(16, 12), (16, 1, 4, 3), (16, 3, 2, 2)]
 DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-9}
@@ -46,6 +46,13 @@ def noise(n: int) -> BlockNoise:
     return BlockNoise(torch.device("cpu"), 0, n, torch.arange(n))
 
 
+def unit(norm: Norm, w: Tensor) -> Tensor:
+    """The direction of unit size along which <w, d> grows fastest: all pixels, along w, or one pixel. (N, d)."""
+    if norm == "L2":
+        return w / w.norm(dim=1, keepdim=True)
+    return w.sign() if norm == "Linf" else w.sign() * torch.nn.functional.one_hot(w.abs().argmax(1), w.shape[1])
+
+
 def middle(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Examples far enough from the box that it does not bind."""
     return 0.4 + 0.2 * torch.rand(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(dtype)
@@ -62,12 +69,11 @@ def test_pgd_finds_the_best_point_of_a_two_class_hyperplane(norm, shape, dtype, 
 
     x_adv = PGD(steps=100, random_start=random_start).run(model, x, y, threat, noise(len(x)))
 
-    # Away from the label's side of the plane, with the whole radius: eps * sign(w) in Linf, eps * w / ||w|| in L2.
+    # Away from the label's side of the plane, with the whole radius.
     away = (model.weight[1] - model.weight[0]).detach() * per_example(1 - 2 * y, x.flatten(1))
-    unit = away.sign() if norm == "Linf" else away / away.norm(dim=1, keepdim=True)
-    # Linf reaches the corner exactly; in L2 the steps along the sphere converge to the best point.
-    atol = TOLERANCE[dtype] if norm == "Linf" else 5e-5
-    torch.testing.assert_close(x_adv - x, threat.eps * unit.view(shape), rtol=0, atol=atol)
+    # Linf and L1 reach the corner exactly; in L2 the steps along the sphere converge to the best point.
+    atol = 5e-5 if norm == "L2" else TOLERANCE[dtype]
+    torch.testing.assert_close(x_adv - x, threat.eps * unit(norm, away).view(shape), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -96,13 +102,28 @@ def test_pgd_reaches_what_the_box_leaves_of_a_hyperplane(norm):
     x_adv = PGD(steps=200).run(model, x, y, threat, noise(4))
 
     w = (model.weight[1] - model.weight[0]).detach().clamp_min(0)
-    best = 0.2 * (w.sign() if norm == "Linf" else w / w.norm())
-    if norm == "Linf":
+    best = 0.2 * unit(norm, w[None])[0]
+    if norm != "L2":
         torch.testing.assert_close(x_adv, best.expand(4, -1), rtol=0, atol=1e-12)
     else:
         # Ball first, box second is not the nearest point, so a step spends some of its radius outside the box.
         assert (x_adv @ w >= 0.98 * best @ w).all()
         assert (x_adv @ w <= best @ w).all()
+
+
+@pytest.mark.parametrize(("step_size", "steps", "share"), [(0.25, 20, 0.9), (0.05, 60, 0.98), (0.01, 300, 0.996)])
+@pytest.mark.parametrize("eps", [0.7, 2.5, 6.0])
+def test_pgd_in_l1_comes_near_the_best_point_of_a_hyperplane_as_its_steps_shrink(eps, step_size, steps, share):
+    x, model, threat = middle((8, 64), torch.float64), Linear(2, 64, torch.float64), Threat("L1", eps)
+    w = (model.weight[1] - model.weight[0]).detach()
+
+    x_adv = PGD(steps=steps, step_size=step_size).run(model, x, torch.zeros(8, dtype=torch.int64), threat, noise(8))
+
+    # The best point fills one pixel after the other, the steepest first; `step` is tested to find it.
+    best = ((threat.step(x, w.expand(8, -1), eps) - x) @ w).detach()
+    found = ((x_adv - x) @ w).detach()
+    assert (found >= share * best).all()
+    assert (found <= best + 1e-9).all()
 
 
 def test_pgd_finds_the_worst_corner_among_many_classes():
@@ -126,7 +147,7 @@ def test_pgd_breaks_no_multi_class_example_that_cannot_be_broken(norm):
     model, n = Linear(5, 12, torch.float64), 400
     x = middle((n, 12), torch.float64)
     y = model(x).argmax(1)
-    threat = Threat(norm, 0.01 if norm == "Linf" else 0.03)
+    threat = Threat(norm, {"Linf": 0.01, "L2": 0.03, "L1": 0.05}[norm])
     gap = model(x).gather(1, y[:, None]) - model(x)
     dual = torch.stack([threat.dual_norm(model.weight[y] - w) for w in model.weight], dim=1)
     distance = (gap / dual).masked_fill(torch.nn.functional.one_hot(y, 5).bool(), torch.inf).amin(1).detach()
@@ -174,9 +195,12 @@ def test_pgd_reaches_the_projection_of_a_peak_outside_the_ball(shape, norm):
     threat = Threat(norm, 0.1)
     peak = x + 10 * threat.eps * offset
 
-    x_adv = PGD(steps=300).run(Quadratic(peak), x, torch.zeros(len(x), dtype=torch.int64), threat, noise(len(x)))
+    # In L1 a step moves one pixel and the projection gives way in all, so the goal is missed by a part of a step.
+    share, atol = (0.01, 0.01 * threat.eps) if norm == "L1" else (0.25, 1e-6)
+    attack = PGD(steps=300, step_size=share)
+    x_adv = attack.run(Quadratic(peak), x, torch.zeros(len(x), dtype=torch.int64), threat, noise(len(x)))
 
-    torch.testing.assert_close(x_adv, threat.project(peak, x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(x_adv, threat.project(peak, x), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -19,7 +19,7 @@ from advbench.threat import Norm, Threat
 
 FILES = sorted(find.shipped("baselines").glob("*.py"))
 every_baseline = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10"}
+EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10", "L1": "3/2"}
 
 
 def network() -> nn.Module:

@@ -16,7 +16,7 @@ class Attack(Part):
     """Base of all attacks. A subclass sets `name` and `paper` and writes `run`."""
 
     paper: ClassVar[str]
-    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1")
     everywhere: ClassVar[bool] = True
     """Cheap enough to meet every correct example, broken or not, so that its score alone is known too."""
     whole_block: ClassVar[bool] = False

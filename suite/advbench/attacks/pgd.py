@@ -28,13 +28,13 @@ def ascend(
 ) -> Tensor:
     """`steps` times: step along the steepest ascent direction, project. Returns the last iterate.
 
-    x and start (N, ...) in [0, 1], y (N,), step_size in pixel units of the threat's norm.
+    x and start (N, ...) in [0, 1], y (N,), step_size in pixel units of the threat's norm. In L1, where a step moves few
+    pixels and the projection gives way in all, the best point is missed by a part of a step.
     """
     project = threat.projection(x)
     x_adv = start
     for _ in range(steps):
-        grad = input_gradient(model, x_adv, y)
-        x_adv = project(x_adv + step_size * threat.steepest_ascent(grad))
+        x_adv = project(threat.step(x_adv, input_gradient(model, x_adv, y), step_size))
     return x_adv
 
 
