@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
     Raises Diverged when an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
-    device = data.stored.device
+    device = data.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
     # The last, smaller batch counts too, unless it is a single example, which has no batch statistics.
     steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))
@@ -85,20 +86,19 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
 
     while at.epoch < training.epochs:
         model.train()
-        order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch)).to(device)
+        order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch))
+        left = order[at.step * training.batch : steps * training.batch]
         if at.step == 0:
             state.noise = _stream(job, device, at.epoch)
             torch.manual_seed(derive(job.seed, "dropout", at.epoch))
         started = time.perf_counter()
         totals = _Totals(at)
-        with counting(model) as passes:
-            for step in range(at.step, steps):
-                rows = order[step * training.batch : (step + 1) * training.batch]
+        with counting(model) as passes, closing(data.batches(left, training.batch)) as batches:
+            for step, (x, y) in enumerate(batches, at.step):
                 _set(state, job, threat, (at.epoch * steps + step) / (training.epochs * steps), at.epoch)
-                x, y = data.stored[rows], data.labels[rows]
                 if training.augment == "crop-flip":
                     x = crop_flip(x, generator(device, job.seed, "augment", at.epoch, step))
-                totals.add(defense.step(state, data.scaled(x), y), len(rows), state.report)
+                totals.add(defense.step(state, data.scaled(x), y), len(y), state.report)
                 if time.monotonic() - written > 60 * training.checkpoint_minutes and step + 1 < steps:
                     totals.into(at, passes.forward, passes.backward, started)
                     passes.forward = passes.backward = 0
@@ -188,7 +188,7 @@ def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> di
     it is no verdict. Every epoch meets the same random starts, whatever the batch.
     """
     model.eval()
-    device = data.stored.device
+    device = data.device
     right = torch.zeros(3, dtype=torch.int64, device=device)
     predicted: list[Tensor] = []
     for first in range(0, len(data), batch):
