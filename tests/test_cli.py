@@ -28,6 +28,13 @@ MISTAKES = {
     "no-such-model": (('"linear"', '"liner"'), "model: no model 'liner'; did you mean 'linear'?"),
     "no-such-data": (('"npz"', '"npy"'), "data.name: no data set 'npy'; did you mean 'npz'?"),
     "data-without-path": ((NPZ, 'name = "npz"'), 'data: "npz" needs a path, relative to the data root'),
+    "data-with-a-size": ((NPZ, f"{NPZ}\nsize = 8"), 'data: "npz" takes no size'),
+    "data-of-size-0": ((NPZ, f"{NPZ}\nsize = 0"), "data.size: should be greater than or equal to 1, not 0"),
+    "no-unlabelled": ((NPZ, f"{NPZ}\nunlabelled = {{}}"), "data.unlabelled.count is missing"),
+    "too-many-unlabelled": (
+        (NPZ, f"{NPZ}\nunlabelled = {{ count = 60 }}"),
+        "data.unlabelled.count: 60 leaves nothing to train on: the training split has 64 and validation takes 6",
+    ),
     "attack-s-field": (('"fgsm"', '{name = "pgd", step = 3}'), "attacks[0]: no field 'step'; did you mean 'steps'?"),
     "too-many-examples": ((NPZ, f"{NPZ}\ntest = 100"), "data.test: 100 is more than the 32 examples of the test split"),
     "syntax": (("epochs = 1", "epochs = = 1"), "(at line 16, column 10)"),

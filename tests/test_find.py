@@ -50,7 +50,7 @@ def test_a_name_is_its_file(kind, name, expected):
         (Source, "digit", "no data set 'digit'; did you mean 'digits'?"),
         # What else lies in those folders is no part.
         (Attack, "base", "no attack 'base'; known: autoattack, fgsm, pgd"),
-        (Source, "subsets", "no data set 'subsets'; known: digits, image-folder, mnist, npz"),
+        (Source, "subsets", f"no data set 'subsets'; known: {', '.join(find.names(find.PACKAGE / 'data'))}"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(kind, name, line):

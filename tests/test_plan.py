@@ -23,6 +23,7 @@ CHANGES: list[dict[str, Any]] = [
     {"data": {"validation": 10}},
     {"data": {"order": "first"}},
     {"data": {"seed": 1}},
+    {"data": {"unlabelled": {"count": 5}}},
     {"model": {"name": "mlp"}},
     {"model": {"hidden": [7]}},
     {"threat": {"norm": "L2"}},
@@ -68,6 +69,7 @@ NOTHING: list[dict[str, Any]] = [
     {"training": {"seeds": [0, 5]}},
     {"training": {"checkpoint_minutes": 1.0}},
     {"data": {"path": "elsewhere.npz"}},
+    {"data": {"size": 64}},
     {"evaluation": {"batch": 17}},
     {"defense": {"file": "elsewhere.py"}},
     {"defense": {"name": "renamed"}},
@@ -96,6 +98,15 @@ def test_what_can_change_only_the_scores_keeps_the_weights(make_job, change):
 def test_what_changes_no_result_is_the_same_job(make_job, change):
     assert make_job(**change).id == make_job().id
     assert make_job(**change).train_id == make_job().train_id
+
+
+def test_where_a_pool_lies_changes_no_result_but_how_much_of_it_is_used_does(make_job):
+    def job(**unlabelled: Any) -> Job:
+        return make_job(data={"unlabelled": unlabelled})
+
+    # The pool's images are in data_sha256.
+    assert job(count=5, path="a.npz").id == job(count=5, path="b.npz").id
+    assert job(count=5, path="a.npz").train_id != job(count=6, path="a.npz").train_id
 
 
 def test_every_field_of_a_job_is_judged_above():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -190,6 +191,22 @@ def test_a_task_for_an_accelerator_is_resolved_only_where_there_is_one(tmp_path:
 def test_more_examples_than_there_are_is_an_error_of_the_file(tmp_path: Path, tiny):
     [line] = refused(tiny(tmp_path, "t", ('path = "tiny.npz"', 'path = "tiny.npz"\ntest = 33')))
     assert line.startswith("data.test: 33 is more than")
+
+
+def test_a_pool_is_read_watched_and_part_of_what_a_job_is(tmp_path: Path, tiny):
+    field = 'path = "tiny.npz"\nunlabelled = { count = 3, path = "pool.npz" }'
+    path = tiny(tmp_path, "t", ('path = "tiny.npz"', field))
+    pool = tmp_path / "data" / "pool.npz"
+    assert f"{pool} is not there; write it with numpy.savez: image" in lines(path)[0].skip
+
+    ids = []
+    for shade in (200, 100):
+        np.savez(pool, image=np.full((5, 1, 4, 4), shade, np.uint8))
+        found = resolve(path, tmp_path / "data", {})
+        assert pool in found.watched
+        assert found.items[0].job is not None
+        ids.append(found.items[0].job.train_id)
+    assert ids[0] != ids[1]
 
 
 def test_all_that_a_plan_depends_on_is_watched(tmp_path: Path, tiny):

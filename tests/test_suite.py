@@ -196,7 +196,7 @@ def test_a_job_without_data_is_skipped_with_the_way_to_get_it_in_the_plan_and_at
 
     assert len(lines) == 2
     assert lines[0] == lines[1]
-    assert "import torchvision; torchvision.datasets.MNIST('data', download=True)" in lines[0]
+    assert "train-images-idx3-ubyte is not there; advbench run --download gets it" in lines[0]
     assert done.stdout.index(lines[0]) < done.stdout.index("start  ") < done.stdout.rindex(lines[1])
 
 

@@ -59,6 +59,9 @@ def run(
     data_root: Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")] = Path(
         "data"
     ),
+    download: Annotated[
+        bool, typer.Option("--download", help="Get data sets that are missing, where torchvision knows how.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     jobs: Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")] = None,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
@@ -75,7 +78,7 @@ def run(
 
     del executor, debug  # the one executor there is; main() looks at --debug itself
     try:
-        code = suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run)
+        code = suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run, download=download)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 130

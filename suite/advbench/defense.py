@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from advbench.data.base import Examples
 from advbench.losses import cross_entropy
 from advbench.precision import exact
 from advbench.seeds import Stream
@@ -44,6 +45,8 @@ class TrainState:
     """Numbers of this step for the history, which keeps their mean over the epoch."""
     average: AveragedModel | None = None
     """The moving average of the weights, where the task asks for one; `average.module` is the network."""
+    unlabelled: Examples | None = None
+    """The task's unlabelled pool; a step draws its rows with `state.noise.generator`."""
     smoothing: float = 0
     """The task's label smoothing; `cross_entropy` applies it."""
     smoothed: bool = False

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 import advbench
 from advbench.attacks.base import Attack
-from advbench.data.base import Source
+from advbench.data import pool
+from advbench.data.base import DataSet, Source
 from advbench.defense import Defense
 from advbench.models.base import Model
 from advbench.plan import Job
@@ -30,7 +31,16 @@ from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
 from advbench.task import Data, Defended, shipped
 
 PACKAGE = Path(advbench.__file__).parent
-NO_PARTS = {"__init__", "base", "subsets", "augment", "randaugment"}
+NO_PARTS = {"__init__", "base"} | {
+    "augment",
+    "decode",
+    "folders",
+    "pool",
+    "published",
+    "randaugment",
+    "stream",
+    "subsets",
+}
 """Files of the part folders that hold no part."""
 
 P = TypeVar("P", bound=Part)
@@ -140,7 +150,20 @@ def plain(made: Part) -> dict[str, Any]:
 
 def source(data: Data) -> Source:
     """The data source of a task."""
-    return build(part(Source, data.name), {"path": data.path})
+    said = {"path": data.path, "size": data.size}
+    return build(part(Source, data.name), {key: value for key, value in said.items() if value is not None})
+
+
+def data_files(data: Data, root: Path) -> list[Path]:
+    """The files whose size and time tell that the data of a task have not changed. Raises Missing."""
+    further = [pool.file(root, data.unlabelled.path)] if data.unlabelled and data.unlabelled.path else []
+    return [*source(data).files(root), *further]
+
+
+def read_data(data: Data, root: Path) -> DataSet:
+    """The data of a task, all read and checked. Raises Missing or BadInput."""
+    whole = source(data).load(root)
+    return pool.pooled(whole, root, data.unlabelled.path) if data.unlabelled and data.unlabelled.path else whole
 
 
 def job_defense(job: Job, base: Path) -> Defense:

@@ -66,7 +66,10 @@ class Job(Spec):
         """What the weights depend on; names, the other seeds and the checkpoint interval change nothing."""
         plain = self.plain()
         training = {k: v for k, v in plain["training"].items() if k not in ("seeds", "checkpoint_minutes")}
-        data = {k: v for k, v in plain["data"].items() if k not in ("path", "test")}
+        # Where and how images are read changes nothing but them, and their digest is in the id.
+        data = {k: v for k, v in plain["data"].items() if k not in ("path", "size", "test")}
+        if data["unlabelled"]:
+            data["unlabelled"] = data["unlabelled"]["count"]
         defense = {k: v for k, v in plain["defense"].items() if k not in ("name", "file")}
         kept = {k: plain[k] for k in ("seed", "data_sha256", "model", "threat", "threads", "protocol")}
         return {**kept, "training": training, "data": data, "defense": defense}

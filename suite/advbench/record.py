@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,7 +162,12 @@ def sweep(results: Path) -> None:
     """Remove what killed processes left of `write_bytes` in a results folder whose lock is held."""
     # Not everything below: the folder may be a whole project, of which records/, runs/ and the pages are ours.
     found = [path for name in ("records", "runs") for path in (results / name).rglob(TEMPORARY)]
-    for path in [*found, *results.glob(TEMPORARY)]:
+    sweep_temporary([*found, *results.glob(TEMPORARY)])
+
+
+def sweep_temporary(found: Iterable[Path]) -> None:
+    """Remove those of `found` (.NAME.PID.tmp) whose process has gone."""
+    for path in found:
         _, _, pid = path.stem.rpartition(".")
         # A living one is `advbench board`, which needs no lock, or a worker that ends with its killed driver.
         if pid.isdigit() and not _alive(int(pid)):

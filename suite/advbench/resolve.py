@@ -16,11 +16,11 @@ from advbench.data.base import DataSet, Missing, Source
 from advbench.data.subsets import choose
 from advbench.defense import Defense
 from advbench.estimate import rate, seconds
-from advbench.find import PACKAGE, build, defense, defense_file, named, part, plain, source
+from advbench.find import PACKAGE, build, data_files, defense, defense_file, named, part, plain, read_data, source
 from advbench.models.base import Model
 from advbench.plan import Item, Job
 from advbench.spec import BadInput, complaints, validate
-from advbench.task import Defended, Entry, Evaluation, Task, Training, check, read
+from advbench.task import Data, Defended, Entry, Evaluation, Task, Training, check, read
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
     if task.resources.accelerator and not torch.accelerator.is_available():
         return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
-        data = source(task.data)
-        watched = [*files, *data.files(root)]
-        key = f"{data.name}/{data.path}"
+        data = task.data
+        watched = [*files, *data_files(data, root)]
+        key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
         if key not in loaded:
-            loaded[key] = data.load(root)
+            loaded[key] = read_data(data, root)
     except Missing as missing:
         return _skipped(path, lines, str(missing))
     try:
@@ -75,7 +75,7 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     """What is wrong with the tables that only a part's class can judge; structural errors are skipped here."""
     errors: list[str] = []
 
-    def attempt(where: str, values: Any, schema: type[Entry | Defended], make: Any) -> None:
+    def attempt(where: str, values: Any, schema: type[Entry | Defended | Data], make: Any) -> None:
         try:
             make(validate(schema, {"name": values} if isinstance(values, str) else values))
         except ValidationError:
@@ -96,13 +96,11 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     data: Any = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
         try:
-            kind = part(Source, str(data["name"]))
+            part(Source, str(data["name"]))
         except BadInput as error:
             errors.extend(f"data.name: {line}" for line in error.lines)
         else:
-            where: Any = data.get("path")
-            if where is None or isinstance(where, str):
-                attempt("data", {"name": data["name"]}, Entry, lambda _: build(kind, {"path": where}))
+            attempt("data", {key: data[key] for key in ("name", "path", "size") if key in data}, Data, source)
     attempt("model", raw.get("model"), Entry, model)
     ladder: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
     for i, entry in enumerate(ladder if isinstance(ladder, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]

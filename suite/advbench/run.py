@@ -118,7 +118,7 @@ _loaded: dict[str, DataSet] = {}
 def _dataset(job: Job, root: Path) -> DataSet:
     if job.data_sha256 not in _loaded:
         _loaded.clear()  # one at a time: a worker's next job is most often of the same task
-        dataset = find.source(job.data).load(root)
+        dataset = find.read_data(job.data, root)
         if dataset.sha256 != job.data_sha256:
             raise RuntimeError(f"the data '{job.data.name}' changed since the plan was made; run again")
         _loaded[job.data_sha256] = dataset

@@ -32,12 +32,17 @@ def run(
     jobs: int | None,
     *,
     dry_run: bool,
+    download: bool = False,
 ) -> int:
     """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost."""
     # No markup: a task may be called "a[b]", and an error may quote anything.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
     # Whatever can be wrong with the input is found before the first byte is written.
-    lines, fresh = _plan(task.files(list(paths) or [_starter()]), only, results, root)
+    asked = task.files(list(paths) or [_starter()])
+    lines, fresh = _plan(asked, only, results, root)
+    lacking = {line.task for line in lines if line.job is None}
+    if download and not dry_run and _download([file for file in asked if file.stem in lacking], root, device, console):
+        lines, fresh = _plan(asked, only, results, root)
     items = _states(lines, results, device)
     devices = _devices(device, jobs, items)
     if dry_run or _nothing_left(items):
@@ -60,6 +65,28 @@ def run(
         _tell(console, items, records, results)
         console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
         return FAILED if any(record.status == "failed" for record in records) else OK
+
+
+def _download(files: list[Path], root: Path, device: str, console: Console) -> bool:
+    """Get what these tasks lack and torchvision knows how to get; whether anything came. Raises BadInput."""
+    came = False
+    for file in files:
+        from advbench import find  # loads torch
+        from advbench.data.base import Missing
+        from advbench.data.published import Published
+
+        found, _ = task.check(task.read(file))
+        if found is None or (found.resources.accelerator and (device == "cpu" or not _accelerators())):
+            continue  # changed meanwhile, or of no use here
+        source = find.source(found.data)
+        try:
+            source.files(root)
+        except Missing:
+            if isinstance(source, Published):
+                console.print(f"downloading {source.name} to {root}")
+                source.download(root)
+                came = True
+    return came
 
 
 def _work(console: Console, todo: list[Item], results: Path, root: Path, devices: list[str]) -> list[Record]:

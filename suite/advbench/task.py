@@ -35,12 +35,22 @@ def _named(entries: Any) -> Any:
     return tuple({"name": entry} if isinstance(entry, str) else entry for entry in items)
 
 
+class Unlabelled(Spec):
+    """Images whose labels no defense sees (Carmon et al. 2019, arXiv 1905.13736; Uesato et al. 2019, 1905.13725)."""
+
+    count: int = Field(ge=1)
+    path: str | None = None
+    """A .npz file with an array `image`, relative to the data root; default: what the training split has left."""
+
+
 class Data(Spec):
     """Which examples. Subsets belong to the task: every defense and every seed meets the same ones."""
 
     name: str
     path: str | None = None
     """For `image-folder` and `npz`: the folder or file, relative to the data root."""
+    size: int | None = Field(default=None, ge=1)
+    """For `image-folder` and `imagenet` (224): crop to this many pixels, the short side resized to 256/224 of it."""
     train: int | None = Field(default=None, ge=1)
     """Training examples; default: all that validation leaves."""
     validation: int | None = Field(default=None, ge=1)
@@ -50,6 +60,8 @@ class Data(Spec):
     order: Literal["stratified", "first"] = "stratified"
     """`stratified`: classes in proportion, drawn with `seed`; `first`: in file order, as RobustBench does."""
     seed: int = Field(default=0, ge=0)
+    unlabelled: Unlabelled | None = None
+    """Further training images for defenses that learn from unlabelled ones."""
 
 
 class ThreatModel(Spec):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,12 +81,12 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
     weights it stepped through. Raises Diverged when an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
-    device = data.stored.device
+    device = data.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
     # The last, smaller batch counts too, unless it is a single example, which has no batch statistics.
     steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))
     state = TrainState(model.train(), defense.optimizer(model, training), threat, _stream(job, device, 0))
-    state.smoothing = training.label_smoothing
+    state.smoothing, state.unlabelled = training.label_smoothing, subsets.unlabelled
     if training.clip_norm:
         _clip(state.optimizer, training.clip_norm)
     engine = choose(training, device, model, lambda: training.epochs * steps * defense.passes()[0])
@@ -121,7 +121,7 @@ def _epochs(
     tell: Tell,
 ) -> None:
     training, data = job.training, subsets.train
-    device, model = data.stored.device, state.model
+    device, model = data.device, state.model
     threat = Threat(job.threat.norm, float(job.threat.eps))
     written = time.monotonic()
 
@@ -130,21 +130,20 @@ def _epochs(
 
     while at.epoch < training.epochs:
         model.train()
-        order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch)).to(device)
+        order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch))
+        left = order[at.step * training.batch : steps * training.batch]
         if at.step == 0:
             state.noise = _stream(job, device, at.epoch)
             torch.manual_seed(derive(job.seed, "dropout", at.epoch))
         started = time.perf_counter()
         totals, latest = _Totals(at), list[Tensor]()
-        with counting(model) as passes:
-            for step in range(at.step, steps):
-                rows = order[step * training.batch : (step + 1) * training.batch]
+        with counting(model) as passes, closing(data.batches(left, training.batch)) as batches:
+            for step, (x, y) in enumerate(batches, at.step):
                 _set(state, job, threat, (at.epoch * steps + step) / (training.epochs * steps), at.epoch)
-                x, y = data.stored[rows], data.labels[rows]
                 if training.augment:
                     draws = generator(device, job.seed, "augment", at.epoch, step)
                     x = augment(x, training.augment, draws, data.peak)
-                totals.add(_step(defense, state, data.scaled(x), y, say), len(rows), state.report)
+                totals.add(_step(defense, state, data.scaled(x), y, say), len(y), state.report)
                 near_end = step + 1 >= steps - (LATEST if state.average else 0)
                 if state.average:
                     state.average.update_parameters(model)

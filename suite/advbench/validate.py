@@ -19,7 +19,7 @@ def validate(model: nn.Module, data: Examples, threat: Threat, batch: int) -> di
     it is no verdict. Every epoch meets the same random starts, whatever the batch; fp32 judges.
     """
     model.eval()
-    device = data.stored.device
+    device = data.device
     right = torch.zeros(3, dtype=torch.int64, device=device)
     predicted: list[Tensor] = []
     for first in range(0, len(data), batch):

@@ -155,11 +155,14 @@ def test_files_behind_links_are_watched_too(root: Path) -> None:
     assert sum(path.is_file() for path in ImageFolder(path="pets").files(root)) == 12
 
 
-def test_cifar10_as_jpeg(cifar_root: Path) -> None:
-    data = ImageFolder(path="cifar10-jpeg").load(cifar_root)
-    assert (data.shape, data.classes) == ((3, 32, 32), 10)
-    assert np.bincount(data.train.labels).tolist() == [50] * 10
-    assert np.bincount(data.test.labels).tolist() == [50] * 10
-    # CIFAR-10's own channel means, as near as 500 images come; red and blue swapped are three times as far off.
-    means = data.train.images.mean((0, 2, 3)) / 255
-    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=0.015)
+def test_with_a_size_images_of_many_sizes_are_cropped(root: Path) -> None:
+    odd = root / "pets" / "test" / "bee" / "1.png"
+    Image.new("RGB", (40, 9), COLOURS["bee"]).save(odd)
+    data = ImageFolder(path="pets", size=7).load(root)
+    assert data.shape == (3, 7, 7)
+    assert (data.test.images[3] == np.array(COLOURS["bee"], np.uint8)[:, None, None]).all()
+
+
+def test_a_size_is_part_of_the_digest(root: Path) -> None:
+    digests = {ImageFolder(path="pets", size=size).load(root).sha256 for size in (None, 3, 4)}
+    assert len(digests) == 3

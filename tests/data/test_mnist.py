@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advbench.data.base import Missing
-from advbench.data.mnist import OFFICIAL, Mnist
+from advbench.data.mnist import SIZES, Mnist
 from advbench.spec import BadInput
 
 
@@ -29,7 +29,7 @@ def test_the_real_one(mnist_root: Path) -> None:
 
 
 def test_official_sizes_are_the_real_ones(mnist_root: Path) -> None:
-    assert {path.name: path.stat().st_size for path in Mnist().files(mnist_root)} == OFFICIAL
+    assert {path.name: path.stat().st_size for path in Mnist().files(mnist_root)} == SIZES
 
 
 def test_a_small_one_reads_as_written(tiny_mnist: Path) -> None:
@@ -51,21 +51,20 @@ def test_torchvisions_old_copies_are_not_read(tiny_mnist: Path) -> None:
     assert Mnist().load(tiny_mnist).sha256 == before
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", SIZES)
 def test_a_missing_file_says_how_to_get_it(tiny_mnist: Path, name: str) -> None:
     path = tiny_mnist / "MNIST" / "raw" / name
     path.unlink()
     with pytest.raises(Missing) as caught:
         Mnist().load(tiny_mnist)
     line = str(caught.value)
-    assert line.startswith(f"{path} is not there; get MNIST with: ")
-    assert f"python -c \"import torchvision; torchvision.datasets.MNIST('{tiny_mnist}', download=True)\"" in line
+    assert line.startswith(f"{path} is not there; advbench run --download gets it")
     assert "--data-root" in line
     assert "ADVBENCH_DATA" in line
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_wrong_length_names_the_file_and_the_bytes(tiny_mnist: Path, name: str, change: int) -> None:
     path = tiny_mnist / "MNIST" / "raw" / name
@@ -74,7 +73,7 @@ def test_a_wrong_length_names_the_file_and_the_bytes(tiny_mnist: Path, name: str
     line = f"{path}: {len(whole) + change} bytes, but its header says {len(whole)} (the official file has"
     with pytest.raises(BadInput, match=re.escape(line)) as caught:
         Mnist().load(tiny_mnist)
-    assert f"{OFFICIAL[name]:,}" in str(caught.value)
+    assert f"the official file has {len(whole)}); delete it and get it again" in str(caught.value)
     assert len(caught.value.lines) == 1
 
 
@@ -86,8 +85,37 @@ def test_what_is_no_idx_file_is_named(tiny_mnist: Path, content: bytes) -> None:
         Mnist().load(tiny_mnist)
 
 
-def test_a_label_above_nine_is_refused(tiny_mnist: Path) -> None:
+def test_a_whole_file_of_another_size_is_refused(tiny_mnist: Path, write_idx) -> None:
+    path = tiny_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    write_idx(path, np.zeros(11, np.uint8))
+    with pytest.raises(BadInput, match=re.escape(f"{path}: 19 bytes (the official file has 18); delete it")):
+        Mnist().load(tiny_mnist)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_changed_byte_is_refused_with_both_digests(tiny_mnist: Path, md5, name: str) -> None:
+    path = tiny_mnist / "MNIST" / "raw" / name
+    before, content = md5(path), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        Mnist().load(tiny_mnist)
+    [line] = caught.value.lines
+    assert line.startswith(f"{path}: its MD5 is {md5(path)}, but the published file's is {before}; delete it and get")
+
+
+def test_other_images_of_the_official_size_are_refused(tmp_path: Path, write_idx) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    for split, n in (("train", 60_000), ("t10k", 10_000)):
+        write_idx(raw / f"{split}-images-idx3-ubyte", np.zeros((n, 28, 28), np.uint8))
+        write_idx(raw / f"{split}-labels-idx1-ubyte", np.zeros(n, np.uint8))
+    with pytest.raises(BadInput, match="published file's is 6bbc9ace898e44ae57da46a324031adb"):
+        Mnist().load(tmp_path)
+
+
+def test_a_label_above_nine_is_refused(tiny_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny_mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + bytes((10,)))
+    monkeypatch.setattr(Mnist, "md5", {})
     with pytest.raises(BadInput, match=re.escape(f"{path}: a label of 10, but there are 10 classes: 0 to 9")):
         Mnist().load(tiny_mnist)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -183,3 +184,55 @@ def test_asking_for_more_than_there_is_names_how_many_there_are(order: str, fiel
 def test_asking_for_exactly_what_there_is_works() -> None:
     subsets = chosen(train=950, validation=50, test=400)
     assert [len(part) for part in (subsets.train, subsets.validation, subsets.test)] == [950, 50, 400]
+
+
+@pytest.mark.parametrize("order", ["stratified", "first"])
+@pytest.mark.parametrize("fields", [{}, {"train": 300}])
+def test_unlabelled_examples_are_further_ones_without_labels(order: str, fields: dict[str, int]) -> None:
+    subsets = chosen(order=order, validation=50, unlabelled={"count": 200}, **fields)
+    assert subsets.unlabelled is not None
+    unlabelled = subsets.unlabelled.index
+    others = torch.cat([subsets.train.index, subsets.validation.index])
+    assert len(unlabelled) == len(unlabelled.unique()) == 200
+    assert not torch.isin(unlabelled, others).any()
+    assert len(subsets.train) == fields.get("train", 750)
+    assert (subsets.unlabelled.labels == -1).all()
+    np.testing.assert_array_equal(subsets.unlabelled.stored.numpy(), WHOLE.train.images[unlabelled.numpy()])
+
+
+def test_unlabelled_examples_move_no_other_subset() -> None:
+    one, other = chosen(train=300), chosen(train=300, unlabelled={"count": 600})
+    assert indices(one) == indices(other)
+    assert one.unlabelled is None
+
+
+def test_a_pool_is_drawn_from_and_nothing_else_is() -> None:
+    pool = np.random.default_rng(3).integers(0, 256, (500, 1, 2, 2), dtype=np.uint8)
+    for order in ("stratified", "first"):
+        fields = {"name": "x", "order": order, "unlabelled": {"count": 40, "path": "pool.npz"}}
+        subsets = choose(replace(WHOLE, pool=pool), Data.model_validate(fields), "cpu")
+        assert subsets.unlabelled is not None
+        at = subsets.unlabelled.index.numpy()
+        np.testing.assert_array_equal(subsets.unlabelled.stored.numpy(), pool[at])
+        assert (np.diff(at) > 0).all()
+        assert (at.tolist() == list(range(40))) == (order == "first")
+        assert (subsets.unlabelled.labels == -1).all()
+        assert len(subsets.train) == 900
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"train": 300, "unlabelled": {"count": 601}}, "train: 300 is more than the 299 .* 100, unlabelled 601"),
+        ({"unlabelled": {"count": 900}}, r"unlabelled\.count: 900 leaves nothing to train on: .*validation takes 100"),
+    ],
+)
+def test_asking_for_more_unlabelled_ones_than_there_are(fields: dict[str, object], line: str) -> None:
+    with pytest.raises(BadInput, match=rf"data\.{line}"):
+        chosen(**fields)
+
+
+def test_asking_for_more_than_the_pool_has() -> None:
+    fields = {"name": "x", "unlabelled": {"count": 5, "path": "pool.npz"}}
+    with pytest.raises(BadInput, match=r"data\.unlabelled\.count: 5 is more than the 4 images of the pool"):
+        choose(replace(WHOLE, pool=WHOLE.train.images[:4]), Data.model_validate(fields), "cpu")

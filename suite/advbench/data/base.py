@@ -6,6 +6,8 @@ A source only reads; `checked` alone decides that what was read is a data set, s
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,9 +15,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from advbench.data.stream import ahead
 from advbench.spec import BadInput, Part
 
 
@@ -30,7 +33,10 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Split:
-    """One official split: images (N, C, H, W), uint8 or float32 in [0, 1], and labels (N,) int64."""
+    """One official split: images (N, C, H, W), uint8 or float32 in [0, 1], and labels (N,) int64.
+
+    Images larger than memory are a read-only `np.memmap`, whose pages are read as they are used.
+    """
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -44,15 +50,17 @@ class DataSet:
     test: Split
     classes: int
     peak: int = 255
+    pool: NDArray[np.uint8] | NDArray[np.float32] | None = None
+    """Unlabelled images from another file, where the task names one."""
 
     @property
     def sha256(self) -> str:
-        """Digest of every byte that a job can see: images and labels of both splits."""
+        """Digest of every byte that a job can see: images and labels of both splits, and the pool."""
         digest = hashlib.sha256(f"{self.classes}/{self.peak}".encode())
-        for split in (self.train, self.test):
-            for array in (split.images, split.labels):
-                digest.update(f"{array.dtype}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+        arrays = [array for split in (self.train, self.test) for array in (split.images, split.labels)]
+        for array in arrays if self.pool is None else [*arrays, self.pool]:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @property
@@ -64,19 +72,58 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Examples:
-    """A subset on a device: stored images, labels (N,), and each one's position in its official split."""
+    """A subset: stored images, labels (N,), and each one's position in its official split, for one device.
+
+    Resident: `stored` lies on the device, row for row. Streamed: `stored` is the whole split in host memory or in its
+    memory map, and row i of the subset is `stored[places[i]]`; images travel when they are asked for.
+    """
 
     stored: Tensor
     labels: Tensor
     index: Tensor
     peak: int
+    places: Tensor | None = None
+    """Set where the images are streamed; in host memory."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images and labels that it gives are."""
+        return self.labels.device
+
     def pixels(self, rows: Tensor | slice) -> Tensor:
         """The rows' images as float32 in [0, 1]."""
-        return self.scaled(self.stored[rows])
+        return self.scaled(self.images(rows))
+
+    def images(self, rows: Tensor | slice) -> Tensor:
+        """The rows' stored images on the device."""
+        if self.places is None:
+            return self.stored[rows]
+        rows = rows.cpu() if isinstance(rows, Tensor) else rows
+        return self.stored[self.places[rows]].to(self.device)
+
+    def batches(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor]]:
+        """Stored images and labels, on the device, of each `size` rows of `order`; streamed ones are read ahead.
+
+        Close it where it may be left early, and the reading stops.
+        """
+        chosen = order.to(self.device).split(size)
+        if self.places is None:
+            for rows in chosen:
+                yield self.stored[rows], self.labels[rows]
+            return
+        with closing(ahead(self._gathered(self.places[order.cpu()], size))) as ready:
+            for images, rows in zip(ready, chosen, strict=True):
+                yield images.to(self.device, non_blocking=True), self.labels[rows]
+
+    def _gathered(self, places: Tensor, size: int) -> Iterator[Tensor]:
+        """Batches in host memory, locked there for an accelerator, which copies only such memory while it works."""
+        pinned = self.device.type == "cuda"
+        for some in places.split(size):
+            batch = torch.empty((len(some), *self.stored.shape[1:]), dtype=self.stored.dtype, pin_memory=pinned)
+            yield torch.index_select(self.stored, 0, some, out=batch)
 
     def scaled(self, stored: Tensor) -> Tensor:
         """Stored images (augmented ones, say) as float32 in [0, 1]."""
@@ -99,8 +146,8 @@ def checked(train: Arrays, test: Arrays, *, classes: int | None = None, peak: in
 
     `classes` defaults to the largest training label + 1. Raises BadInput with one line that names the array.
     """
-    images = _images(train, peak), _images(test, peak)
-    if (ours := images[0].shape[1:]) != (theirs := images[1].shape[1:]):
+    seen = stored(train.images, train.images_name, peak), stored(test.images, test.images_name, peak)
+    if (ours := seen[0].shape[1:]) != (theirs := seen[1].shape[1:]):
         raise BadInput(f"{test.images_name}: images of shape {theirs}, but {train.images_name} holds {ours}")
     found = _labels(train)
     if classes is None:
@@ -113,11 +160,11 @@ def checked(train: Arrays, test: Arrays, *, classes: int | None = None, peak: in
     if absent < classes:
         raise BadInput(f"{train.labels_name}: no example of class {absent}; labels should be 0, 1, 2, ...")
     labels = _in_range(found, classes, train.labels_name), _in_range(_labels(test), classes, test.labels_name)
-    return DataSet(Split(images[0], labels[0]), Split(images[1], labels[1]), classes, peak)
+    return DataSet(Split(seen[0], labels[0]), Split(seen[1], labels[1]), classes, peak)
 
 
-def _images(split: Arrays, peak: int) -> NDArray[np.uint8] | NDArray[np.float32]:
-    images, name = split.images, split.images_name
+def stored(images: NDArray[Any], name: str, peak: int) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """What a person calls `name`, as stored images (N, C, H, W). Raises BadInput."""
     if images.ndim != 4 or 0 in images.shape:
         raise BadInput(f"{name}: shape {images.shape}; images should be (N, C, H, W) and none of these 0")
     if images.dtype == np.uint8:
@@ -126,7 +173,7 @@ def _images(split: Arrays, peak: int) -> NDArray[np.uint8] | NDArray[np.float32]
             raise BadInput(f"{name}: a pixel of {brightest}, above the white of {peak}")
         if brightest <= 1 < peak:
             raise BadInput(f"{name}: no pixel above {brightest} where {peak} is white; store 0-to-1 images as floats")
-        return np.ascontiguousarray(images)
+        return np.asanyarray(images, order="C")  # a memory map stays one
     if not np.issubdtype(images.dtype, np.floating):
         raise BadInput(f"{name}: {images.dtype}; pixels should be uint8, or floats in [0, 1]")
     pixels = np.ascontiguousarray(images, dtype=np.float32)
@@ -165,8 +212,11 @@ class Source(Part):
     """One line for `advbench list datasets`."""
     located: ClassVar[bool] = False
     """Whether the task must say where: the `path` under the data root."""
+    sized: ClassVar[bool] = False
+    """Whether the task may say to which `size` images are cropped."""
 
     path: str | None = None
+    size: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
@@ -174,6 +224,8 @@ class Source(Part):
             raise ValueError(f'"{self.name}" needs a path, relative to the data root')
         if self.path and not self.located:
             raise ValueError(f'"{self.name}" takes no path')
+        if self.size and not self.sized:
+            raise ValueError(f'"{self.name}" takes no size')
         return self
 
     def place(self, root: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
@@ -30,37 +31,37 @@ class Npz(Source):
 
     def load(self, root: Path) -> DataSet:
         [path] = self.files(root)
-        arrays = _read(path)
-        return checked(_split(path, arrays, "train"), _split(path, arrays, "test"))
+        found = arrays(path, KEYS)
+        return checked(_split(path, found, "train"), _split(path, found, "test"))
 
 
-def _split(path: Path, arrays: dict[str, NDArray[Any]], split: str) -> Arrays:
+def _split(path: Path, found: dict[str, NDArray[Any]], split: str) -> Arrays:
     images_name, labels_name = f"{path}: x_{split}", f"{path}: y_{split}"
-    return Arrays(_channels_first(arrays[f"x_{split}"], images_name), arrays[f"y_{split}"], images_name, labels_name)
+    return Arrays(channels_first(found[f"x_{split}"], images_name), found[f"y_{split}"], images_name, labels_name)
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """The four arrays; nothing is ever unpickled. Raises BadInput."""
+def arrays(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive that `keys` name; nothing is ever unpickled. Raises BadInput."""
     reading = ""
-    arrays: dict[str, NDArray[Any]] = {}
+    found: dict[str, NDArray[Any]] = {}
     try:
         # Asked first, because NumPy takes any file that is no archive for a pickle and advises to unpickle it.
         if not is_zipfile(path):
             raise BadInput(f"{path}: not a whole .npz archive: truncated, or another kind of file")
         with np.load(path, allow_pickle=False) as archive:
-            if absent := [key for key in KEYS if key not in archive.files]:
+            if absent := [key for key in keys if key not in archive.files]:
                 raise BadInput(f"{path}: no array {absent[0]}; it holds {', '.join(archive.files) or 'nothing'}")
-            for key in KEYS:
+            for key in keys:
                 reading = f" {key}:"
-                arrays[key] = np.asarray(archive[key])
+                found[key] = np.asarray(archive[key])
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error) as error:
         # A damaged archive raises any of these, depending on where the damage is.
         reason = (str(error) or "damaged").splitlines()[0]
         raise BadInput(f"{path}:{reading} cannot be read: {reason}") from None
-    return arrays
+    return found
 
 
-def _channels_first(images: NDArray[Any], name: str) -> NDArray[Any]:
+def channels_first(images: NDArray[Any], name: str) -> NDArray[Any]:
     """(N, C, H, W) from any of the three layouts. Raises BadInput where the shape does not tell which it is."""
     if images.ndim == 3:
         return images[:, None]

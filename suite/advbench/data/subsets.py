@@ -5,6 +5,7 @@ All seeds and all defenses of a task meet the same examples, so their results ca
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from advbench.data.base import DataSet, Examples, Split
+from advbench.data.stream import fits
 from advbench.spec import BadInput
 from advbench.task import Data
 
 Positions = NDArray[np.int64]
-"""Places in an official split, ascending."""
+"""Places in an official split or in a pool, ascending."""
+UNLABELLED = -1
+"""The label of an example whose class nobody may see."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Subsets:
     train: Examples
     validation: Examples
     test: Examples
+    unlabelled: Examples | None = None
+    """Images of the training split that neither of the two uses, or of a pool; every label is -1."""
 
 
 def choose(dataset: DataSet, data: Data, device: torch.device | str) -> Subsets:
@@ -37,12 +43,15 @@ def choose(dataset: DataSet, data: Data, device: torch.device | str) -> Subsets:
         raise BadInput(
             f"data.validation: {validation:,} leaves nothing to train on; the training split has {size:,} examples"
         )
-    train = data.train or left
-    if train > left:
-        raise BadInput(
-            f"data.train: {train:,} is more than the {left:,} examples there are: "
-            f"the training split has {size:,} and validation takes {validation:,}"
-        )
+    further = _further(data, dataset)
+    room = left - (further if dataset.pool is None else 0)
+    taken = f"the training split has {size:,} and validation takes {validation:,}"
+    taken += f", unlabelled {further:,}" if room < left else ""
+    if room < 1:
+        raise BadInput(f"data.unlabelled.count: {further:,} leaves nothing to train on: {taken}")
+    train = data.train or room
+    if train > room:
+        raise BadInput(f"data.train: {train:,} is more than the {room:,} examples there are: {taken}")
     available = len(dataset.test.labels)
     test = data.test or available
     if test > available:
@@ -56,10 +65,12 @@ def choose(dataset: DataSet, data: Data, device: torch.device | str) -> Subsets:
         labels = dataset.train.labels[rest]
         kept = rest[stratified(labels, train, _rng(data.seed, 1))]
         tested = _drawn(dataset.test, test, data.seed, 2)
+    device = torch.device(device)
     return Subsets(
         train=_take(dataset.train, kept, dataset.peak, device),
         validation=_take(dataset.train, held_out, dataset.peak, device),
         test=_take(dataset.test, tested, dataset.peak, device),
+        unlabelled=_unlabelled(dataset, np.setdiff1d(rest, kept), further, data, device) if further else None,
     )
 
 
@@ -90,10 +101,35 @@ def _drawn(split: Split, count: int, seed: int, subset: int) -> Positions:
     return stratified(split.labels, count, _rng(seed, subset))
 
 
-def _take(split: Split, positions: Positions, peak: int, device: torch.device | str) -> Examples:
-    return Examples(
-        stored=torch.from_numpy(split.images[positions]).to(device),
-        labels=torch.from_numpy(split.labels[positions]).to(device),
-        index=torch.from_numpy(positions).to(device),
-        peak=peak,
-    )
+def _further(data: Data, dataset: DataSet) -> int:
+    """How many unlabelled images are asked for."""
+    if data.unlabelled is None:
+        return 0
+    count = data.unlabelled.count
+    if dataset.pool is not None and count > len(dataset.pool):
+        raise BadInput(f"data.unlabelled.count: {count:,} is more than the {len(dataset.pool):,} images of the pool")
+    return count
+
+
+def _unlabelled(dataset: DataSet, unused: Positions, count: int, data: Data, device: torch.device) -> Examples:
+    """`count` images of the pool, or of the `unused` ones of the training split."""
+    images = dataset.train.images if dataset.pool is None else dataset.pool
+    places = unused if dataset.pool is None else np.arange(len(images))
+    # Drawn without a look at the labels, which are not to be known.
+    drawn = places if data.order == "first" else _rng(data.seed, 3).permutation(places)
+    nameless = Split(images, np.full(len(images), UNLABELLED, np.int64))
+    return _take(nameless, np.sort(drawn[:count]), dataset.peak, device)
+
+
+def _take(split: Split, positions: Positions, peak: int, device: torch.device) -> Examples:
+    """The examples at `positions`, resident on `device` where they fit; a memory map is never read into memory."""
+    index, labels = torch.from_numpy(positions), torch.from_numpy(split.labels[positions])
+    mapped = device.type == "cpu" and isinstance(split.images, np.memmap)
+    if mapped or not fits(split.images[:1].nbytes * len(positions), device):
+        with warnings.catch_warnings():
+            # torch cannot mark a tensor as read-only, and nothing here writes to it.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            base = torch.from_numpy(split.images)
+        return Examples(base, labels.to(device), index.to(device), peak, places=index)
+    images = torch.from_numpy(split.images[positions])
+    return Examples(images.to(device), labels.to(device), index.to(device), peak)
