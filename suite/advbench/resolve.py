@@ -20,6 +20,7 @@ from advbench.find import PACKAGE, build, defense, defense_file, named, part, pl
 from advbench.models.base import Model
 from advbench.plan import Item, Job
 from advbench.spec import BadInput, complaints, validate
+from advbench.sweeps import expand
 from advbench.task import Defended, Entry, Evaluation, Task, Training, check, read
 
 
@@ -36,18 +37,25 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
 
     `loaded` keeps data sets between the tasks of one plan.
     """
-    raw = read(path)
-    task, errors = check(raw)
-    errors += _part_errors(raw, path.parent)
-    errors += _training_errors(task) if task else []
-    if task is None or errors:
-        raise BadInput(*(f"{path}: {line}" for line in errors))
+    variants, errors = expand(path.stem, read(path))
+    tasks: list[tuple[str, Task]] = []
+    for variant in variants:
+        task, wrong = check(variant.raw)
+        wrong += _part_errors(variant.raw, path.parent)
+        wrong += _training_errors(task) if task else []
+        errors += variant.told(wrong)
+        tasks += [(variant.name, task)] if task else []
+    if errors:
+        # What is wrong outside the lists is wrong in each task of a sweep; once is enough.
+        raise BadInput(*dict.fromkeys(f"{path}: {line}" for line in errors))
+    # A sweep changes neither the data nor the defenses.
+    _, task = tasks[0]
     files = [defense_file(entry, path.parent) for entry in task.defense]
     classes = [defense(file) for file in files]
     labels = [entry.label or made.name for entry, made in zip(task.defense, classes, strict=True)]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
-    lines = [(label, seed) for label in labels for seed in task.training.seeds]
+    lines = [(name, label, seed) for name, _ in tasks for label in labels for seed in task.training.seeds]
     if task.resources.accelerator and not torch.accelerator.is_available():
         return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
@@ -59,16 +67,16 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
     except Missing as missing:
         return _skipped(path, lines, str(missing))
     try:
-        items = _items(task, path, loaded[key], classes, files)
+        items = [item for name, one in tasks for item in _items(name, one, path.parent, loaded[key], classes, files)]
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
     package = sorted(PACKAGE.rglob("*.py"))
     return Resolved(items, [*package, *watched])
 
 
-def _skipped(path: Path, lines: list[tuple[str, int]], why: str) -> Resolved:
-    base = path.parent
-    return Resolved([Item(task=path.stem, label=label, seed=seed, base=base, skip=why) for label, seed in lines], [])
+def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
+    made = [Item(task=task, label=label, seed=seed, base=path.parent, skip=why) for task, label, seed in lines]
+    return Resolved(made, [])
 
 
 def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
@@ -114,7 +122,9 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]) -> list[Item]:
+def _items(
+    name: str, task: Task, base: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]
+) -> list[Item]:
     model = named(Model, {"name": task.model.name, **task.model.fields})
     attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
     # Journals and records know stages by name, and the first stage is the untouched example.
@@ -134,7 +144,7 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
         skip = f"not defined for {task.threat.norm}" if unfit else ""
         for seed in task.training.seeds:
             job = Job(
-                task=path.stem,
+                task=name,
                 title=task.title,
                 label=entry.label or made.name,
                 seed=seed,
@@ -160,7 +170,7 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
                     task=job.task,
                     label=job.label,
                     seed=seed,
-                    base=path.parent,
+                    base=base,
                     job=job,
                     seconds=cost,
                     skip=skip,

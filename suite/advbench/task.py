@@ -10,9 +10,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from advbench.spec import BadInput, Number, Spec, complaints, validate
+from advbench.sweeps import first
 
 
 class Entry(Spec):
@@ -102,7 +103,8 @@ class Training(Spec):
     """The budget that every defense of the task gets."""
 
     epochs: int = Field(ge=1)
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(first)] = Field(default=(0, 1, 2), min_length=1)
+    """One job each; a number means that many: 0, 1, 2, ..."""
     batch: int = Field(default=128, ge=2)
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = Field(default=0.1, gt=0)
