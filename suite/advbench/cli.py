@@ -22,6 +22,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Paths = Annotated[
+    list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
+]
+DataRoot = Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -51,16 +58,12 @@ def _app(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def run(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
-    ] = None,
+    paths: Paths = None,
     only: Annotated[str | None, typer.Option(help="Glob on task, label, task/label or task/label-sN.")] = None,
     results: Results = Path("results"),
-    data_root: Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")] = Path(
-        "data"
-    ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = None,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     debug: Debug = False,
@@ -80,6 +83,28 @@ def run(
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 130
     raise typer.Exit(code)
+
+
+@app.command()
+def validate(
+    paths: Paths = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder whose records say what jobs like these took.")
+    ] = Path("results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check task files; print their jobs and an estimate of their cost, learned from earlier records where there are.
+
+    Example: advbench validate tasks/ --results results
+    """
+    from advbench import quote
+
+    del debug
+    quote.validate(paths or [], results, data_root, device, jobs, as_json=as_json)
 
 
 @app.command()
@@ -104,7 +129,7 @@ def board(
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List what can be named in a task file, with a line about each.
