@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -140,6 +141,18 @@ def list_(
 
     del debug
     catalogue.show(kind.value, as_json=as_json)
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of task files, with which an editor completes and checks them.
+
+    Example: advbench schema > advbench.schema.json
+    """
+    from advbench import schema as made
+
+    del debug
+    typer.echo(json.dumps(made.schema(), indent=1))
 
 
 def main() -> None:
