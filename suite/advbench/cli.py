@@ -109,6 +109,37 @@ def validate(
 
 
 @app.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="A record.json, or the folder that holds it.")],
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder for the rerun (default: a temporary one, which is kept).")
+    ] = None,
+    task_folder: Annotated[
+        Path, typer.Option(help="Where the task file lay: a defense file is relative to it.")
+    ] = Path(),
+    data_root: DataRoot = Path("data"),
+    device: Annotated[str, typer.Option(help="auto (as the record says), cpu or cuda:N.")] = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run the job of a record again and compare: EQUAL is promised on the same kind of machine and build of torch.
+
+    Example: advbench reproduce leaderboard/records/digits-linf/pgd-at-s0
+
+    Exit code: 0 equal, or consistent where equality is not promised, 1 not, 2 bad input, 130 interrupted.
+    """
+    from advbench import reproduce as again
+
+    del debug
+    try:
+        code = again.reproduce(record, task_folder, results, data_root, device, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was compared", err=True)
+        code = 130
+    raise typer.Exit(code)
+
+
+@app.command()
 def board(
     records: Annotated[Path, typer.Argument(help="A results folder, or its records/ folder.")] = Path("results"),
     out: Annotated[
