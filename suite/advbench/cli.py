@@ -175,6 +175,25 @@ def list_(
 
 
 @app.command()
+def doctor(
+    results: Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine has and what is missing, with what to do about it.
+
+    Example: advbench doctor --data-root data
+
+    Exit code: 0 unless something that every run needs is broken, then 1.
+    """
+    from advbench import doctor as checks
+
+    del debug
+    raise typer.Exit(checks.show(results, data_root, as_json=as_json))
+
+
+@app.command()
 def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of task files, with which an editor completes and checks them.
 
