@@ -28,16 +28,17 @@ def test_the_average_follows_its_recursion(decay):
 
 def test_the_statistics_are_those_of_the_averaged_weights_on_all_batches():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)).eval()
+    first, norm = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)
+    network = nn.Sequential(first, norm, nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)).eval()
     batches = list(torch.rand(40, 1, 8, 8).split(10))
 
     assert estimate_batch_norm(network, batches) == 40
 
-    outputs = [network[0](batch).detach() for batch in batches]
+    outputs = [first(batch).detach() for batch in batches]
     assert not network.training
-    torch.testing.assert_close(network[1].running_mean, torch.cat(outputs).mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_mean, torch.cat(outputs).mean((0, 2, 3)))
     # Each batch estimates its own variance, and the estimates are averaged.
-    torch.testing.assert_close(network[1].running_var, torch.stack([o.var((0, 2, 3)) for o in outputs]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([o.var((0, 2, 3)) for o in outputs]).mean(0))
 
 
 def test_a_network_without_batch_norm_costs_no_passes():

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from advbench.defense import Defense, TrainState, batch_norm
 from advbench.losses import cross_entropy
+from advbench.recipe import Training
 from advbench.seeds import Stream, generator
-from advbench.task import Training
 from advbench.threat import Threat
 
 X, Y = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 1])

@@ -15,8 +15,9 @@ from advbench.data.subsets import choose
 from advbench.estimate import rate, seconds
 from advbench.models.linear import Linear
 from advbench.models.mlp import Mlp
+from advbench.recipe import Training
 from advbench.spec import validate
-from advbench.task import Data, Defended, Evaluation, Training
+from advbench.task import Data, Defended, Evaluation
 
 SPEED = (1e-4, 1e-6)
 

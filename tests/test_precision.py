@@ -12,7 +12,7 @@ from advbench import precision
 from advbench.attacks.pgd import input_gradient
 from advbench.losses import cross_entropy
 from advbench.precision import Engine, bf16_is_fast, choose, exact, fast, proven
-from advbench.task import Training
+from advbench.recipe import Training
 
 CPU = torch.device("cpu")
 BF16 = Engine("bf16", channels_last=True)

@@ -13,8 +13,9 @@ from advbench.board.table import sections
 from advbench.execute.local import Event
 from advbench.plan import Item, Job
 from advbench.progress import Show, show_board, show_plan, span
+from advbench.recipe import Training
 from advbench.record import Accuracy, Record, Scores
-from advbench.task import Data, Evaluation, ThreatModel, Training
+from advbench.task import Data, Evaluation, ThreatModel
 
 ODD = "a[bold]b:smile:"
 """A name that rich would take for markup and an emoji."""
@@ -176,3 +177,42 @@ def test_the_board_shows_a_failed_seed_beside_the_others():
 
     assert "50.0% FAILED" in shown(made)
     assert shown(made).startswith(ODD)
+
+
+def test_of_a_thousand_lines_a_plan_shows_the_tasks(monkeypatch: pytest.MonkeyPatch):
+    made = console()
+    many = [line for n in range(100) for line in items(60, 60, label=f"d{n}")]
+    show_plan(made, [*many, *items(5, 5, label="e", cached=True)], 2)
+
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown(made).splitlines() if "│" in line]
+    assert rows == [["t", "100", "200", "run", "3 h 20 min"], ["t", "1", "2", "cached", ""]]
+    assert "202 jobs: 200 to run, 2 cached" in shown(made)
+
+    made = console()
+    show_plan(made, [line for n in range(100) for line in items(60, task=f"t{n}")], 2)
+    assert shown(made).count("│ run") == progress.LINES
+    assert "... and 60 lines more" in shown(made)
+
+
+def test_many_seeds_in_a_row_are_told_by_their_ends():
+    made = console()
+    show_plan(made, items(*[1.0] * 100), 2)
+
+    assert "│ 0-99 " in shown(made)
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ((0, 0), "measured now"),
+        ((9, 9), "from 9 records"),
+        ((1,), "from 1 record"),
+        ((1, 4), "from 1 to 4 records"),
+        ((0, 4), "partly from records"),
+    ],
+)
+def test_a_plan_says_where_its_estimate_comes_from(records, words):
+    made = console()
+    show_plan(made, [items(1, records=count)[0] for count in records], 1)
+
+    assert f"with 1 worker ({words})" in shown(made)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from advbench.recipe import Training
 from advbench.spec import BadInput
-from advbench.task import Data, Defended, Evaluation, Resources, Task, ThreatModel, Training, check, files, read
+from advbench.task import Data, Defended, Evaluation, Resources, Task, ThreatModel, check, files, read
 
 GOOD = """
 version = 1

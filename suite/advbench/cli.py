@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -22,6 +23,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Paths = Annotated[
+    list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
+]
+DataRoot = Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -51,19 +59,15 @@ def _app(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def run(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
-    ] = None,
+    paths: Paths = None,
     only: Annotated[str | None, typer.Option(help="Glob on task, label, task/label or task/label-sN.")] = None,
     results: Results = Path("results"),
-    data_root: Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")] = Path(
-        "data"
-    ),
+    data_root: DataRoot = Path("data"),
     download: Annotated[
         bool, typer.Option("--download", help="Get data sets that are missing, where torchvision knows how.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")] = None,
+    device: Device = "auto",
+    jobs: Jobs = None,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     debug: Debug = False,
@@ -81,6 +85,59 @@ def run(
         code = suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run, download=download)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
+        code = 130
+    raise typer.Exit(code)
+
+
+@app.command()
+def validate(
+    paths: Paths = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder whose records say what jobs like these took.")
+    ] = Path("results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    jobs: Jobs = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check task files; print their jobs and an estimate of their cost, learned from earlier records where there are.
+
+    Example: advbench validate tasks/ --results results
+    """
+    from advbench import quote
+
+    del debug
+    quote.validate(paths or [], results, data_root, device, jobs, as_json=as_json)
+
+
+@app.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="A record.json, or the folder that holds it.")],
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder for the rerun (default: a temporary one, which is kept).")
+    ] = None,
+    task_folder: Annotated[
+        Path, typer.Option(help="Where the task file lay: a defense file is relative to it.")
+    ] = Path(),
+    data_root: DataRoot = Path("data"),
+    device: Annotated[str, typer.Option(help="auto (as the record says), cpu or cuda:N.")] = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run the job of a record again and compare: EQUAL is promised on the same kind of machine and build of torch.
+
+    Example: advbench reproduce leaderboard/records/digits-linf/pgd-at-s0
+
+    Exit code: 0 equal, or consistent where equality is not promised, 1 not, 2 bad input, 130 interrupted.
+    """
+    from advbench import reproduce as again
+
+    del debug
+    try:
+        code = again.reproduce(record, task_folder, results, data_root, device, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was compared", err=True)
         code = 130
     raise typer.Exit(code)
 
@@ -107,7 +164,7 @@ def board(
 @app.command("list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List what can be named in a task file, with a line about each.
@@ -118,6 +175,37 @@ def list_(
 
     del debug
     catalogue.show(kind.value, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    results: Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine has and what is missing, with what to do about it.
+
+    Example: advbench doctor --data-root data
+
+    Exit code: 0 unless something that every run needs is broken, then 1.
+    """
+    from advbench import doctor as checks
+
+    del debug
+    raise typer.Exit(checks.show(results, data_root, as_json=as_json))
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON Schema of task files, with which an editor completes and checks them.
+
+    Example: advbench schema > advbench.schema.json
+    """
+    from advbench import schema as made
+
+    del debug
+    typer.echo(json.dumps(made.schema(), indent=1))
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from advbench.data.base import Examples
 from advbench.losses import cross_entropy
 from advbench.precision import exact
+from advbench.recipe import Training
 from advbench.seeds import Stream
 from advbench.spec import Part
-from advbench.task import Training
 from advbench.threat import Norm, Threat
 
 

@@ -15,7 +15,9 @@ from advbench.data.base import DataSet
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense
 from advbench.models.base import Model
-from advbench.task import Evaluation, Training
+from advbench.plan import Work
+from advbench.recipe import Training
+from advbench.task import Evaluation
 
 AUTOATTACK_PAIRS = 10_600 / 2
 """Forward-and-backward pairs that an example standing to the end costs: 202 + 1,827 + 3,600 + 5,000 forward
@@ -49,6 +51,54 @@ def rate(model: Model, dataset: DataSet) -> Rate:
     return times[0], max(times[1] - times[0], 0) / 127
 
 
+Bout = tuple[float, float, int]
+"""Forward-and-backward pairs of each example, examples, examples a call."""
+
+
+def _bouts(
+    training: Training,
+    evaluation: Evaluation,
+    defense: Defense,
+    attacks: Sequence[Attack],
+    subsets: Subsets,
+    classes: int,
+) -> tuple[Bout, Bout, list[Bout]]:
+    """Training, validation, and the ladder with the curve."""
+    forward, backward = defense.passes()
+    epochs, test = training.epochs, len(subsets.test)
+    ladder: list[Bout] = []
+    for attack in attacks:
+        if len(attack.parts(classes)) > 1:
+            ladder.append((AUTOATTACK_PAIRS, test * STANDING[defense.adversarial], evaluation.block))
+        else:
+            ladder.append((attack.restarts * float(getattr(attack, "steps", 1)), test, evaluation.batch))
+    ladder.append((20 * (len(evaluation.curve) + 1), test, evaluation.batch))
+    return (
+        (epochs * (forward + 2 * backward) / 3, len(subsets.train), training.batch),
+        (epochs * 12, len(subsets.validation), evaluation.batch),
+        ladder,
+    )
+
+
+def work(
+    training: Training,
+    evaluation: Evaluation,
+    defense: Defense,
+    attacks: Sequence[Attack],
+    subsets: Subsets,
+    classes: int,
+) -> Work:
+    """What the job will do, in example passes: what records turn into seconds, and where there are none `seconds`."""
+    _, validation, ladder = _bouts(training, evaluation, defense, attacks, subsets, classes)
+    return Work(
+        train=training.epochs * sum(defense.passes()) * len(subsets.train),
+        validation=2 * validation[0] * validation[1],
+        attack=sum(2 * pairs * count for pairs, count, _ in ladder),
+        test=len(subsets.test),
+        adversarial=defense.adversarial,
+    )
+
+
 def seconds(
     training: Training,
     evaluation: Evaluation,
@@ -60,19 +110,8 @@ def seconds(
 ) -> float:
     """Training, validation and the whole ladder on one worker, in seconds."""
     call, example = speed
-
-    def cost(pairs: float, count: float, batch: int) -> float:
-        return pairs * (call * max(1, count / batch) + example * count)
-
-    forward, backward = defense.passes()
-    total = training.epochs * (
-        cost((forward + 2 * backward) / 3, len(subsets.train), training.batch)
-        + cost(12, len(subsets.validation), evaluation.batch)
-    )
-    test = len(subsets.test)
-    for attack in attacks:
-        if len(attack.parts(classes)) > 1:
-            total += cost(AUTOATTACK_PAIRS, test * STANDING[defense.adversarial], evaluation.block)
-        else:
-            total += cost(attack.restarts * float(getattr(attack, "steps", 1)), test, evaluation.batch)
-    return total + cost(20 * (len(evaluation.curve) + 1), test, evaluation.batch)
+    train, validation, ladder = _bouts(training, evaluation, defense, attacks, subsets, classes)
+    total = 0.0
+    for pairs, count, batch in (train, validation, *ladder):
+        total += pairs * (call * max(1, count / batch) + example * count)
+    return total

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import advbench
-from advbench.record import load, save, whole, write_json
-from advbench.spec import BadInput, Spec, validate
-from advbench.task import Data, Evaluation, ThreatModel, Training
+from advbench.index import Index
+from advbench.recipe import Training
+from advbench.record import load, save, whole, write_bytes
+from advbench.spec import Spec
+from advbench.task import Data, Evaluation, ThreatModel
 
 PROTOCOL = 2
 """Raised when the engine's results change; a golden test fails when they change and this did not."""
@@ -86,6 +88,19 @@ class Job(Spec):
         return _digest({**self._training(), "test": self.data.test, "evaluation": evaluation})
 
 
+class Work(Spec):
+    """What a job will do, in example passes, forward and backward together."""
+
+    train: float
+    validation: float
+    attack: float
+    """A guess; records of like jobs know better."""
+    test: int
+    """Examples that are attacked."""
+    adversarial: bool
+    """Of the defense: how much of the attack meets something that still stands."""
+
+
 class Item(Spec):
     """A line of the plan."""
 
@@ -98,6 +113,9 @@ class Item(Spec):
     """None when it cannot even be resolved (missing data)."""
     seconds: float = 0
     """Estimate of the job's time on one worker."""
+    records: int = 0
+    """From how many earlier records; 0: from the speed of its model, measured here."""
+    work: Work | None = None
     skip: str = ""
     """Why it cannot run here."""
     cached: bool = False
@@ -126,13 +144,12 @@ def run_folder(results: Path, path: str) -> Path:
     return results / "runs" / path
 
 
-def known(results: Path) -> dict[str, Path]:
+def known(results: Path, index: Index | None = None) -> dict[str, Path]:
     """The folder of every finished job in `results`, by id."""
     found: dict[str, Path] = {}
-    for path in sorted((results / "records").glob("*/*/record.json")):
-        record = load(path)
-        if record.status == "ok":
-            found.setdefault(record.id, path.parent)
+    for path, entry in (index or Index(results)).all():
+        if entry.ok:
+            found.setdefault(entry.id, record_folder(results, path))
     return found
 
 
@@ -150,27 +167,34 @@ def adopt(item: Item, results: Path, found: Mapping[str, Path]) -> Item:
     return finished(item, results)
 
 
-def finished(item: Item, results: Path) -> Item:
+def finished(item: Item, results: Path, index: Index | None = None) -> Item:
     """The item, marked as cached when a whole record of this very job lies in `results`."""
     if item.job is None:
         return item
-    folder = record_folder(results, item.path)
-    try:
-        record = load(folder / "record.json")
-    except BadInput:
-        return item
-    done = record.status == "ok" and record.id == item.job.id and whole(record, folder)
+    entry = (index or Index(results)).entry(item.path)
+    done = entry is not None and entry.ok and entry.whole and entry.id == item.job.id
     return item.model_copy(update={"cached": True, "skip": ""}) if done else item
 
 
-def _stats(files: Iterable[Path]) -> list[list[Any]]:
-    found: list[list[Any]] = []
+Stat = tuple[str, int, int]
+"""Path, size, time of the last change."""
+
+
+class _Kept(Spec):
+    """A resolved task file on disk. One value, so that a thousand lines are read in one go."""
+
+    watched: list[Stat]
+    items: list[Item]
+
+
+def _stats(files: Iterable[Path]) -> list[Stat]:
+    found: list[Stat] = []
     for file in files:
         try:
             stat = file.stat()
-            found.append([str(file), stat.st_size, stat.st_mtime_ns])
+            found.append((str(file), stat.st_size, stat.st_mtime_ns))
         except OSError:
-            found.append([str(file), -1, -1])
+            found.append((str(file), -1, -1))
     return found
 
 
@@ -180,20 +204,16 @@ def _cache_file(results: Path, task: Path, root: Path) -> Path:
 
 def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path]) -> None:
     """Keep a resolved task until one of the `watched` files changes."""
-    write_json(
-        _cache_file(results, task, root),
-        {"watched": _stats([task, *watched]), "items": [item.plain() for item in items]},
-    )
+    kept = _Kept(watched=_stats([task, *watched]), items=items)
+    write_bytes(_cache_file(results, task, root), kept.model_dump_json(by_alias=True).encode())
 
 
 def recall(results: Path, task: Path, root: Path) -> list[Item] | None:
     """The resolved lines of `task`, when nothing they depend on has changed since `remember`."""
     try:
-        kept = json.loads(_cache_file(results, task, root).read_text(encoding="utf-8"))
-        if kept["watched"] != _stats(Path(path) for path, _, _ in kept["watched"]):
-            return None
-        return [validate(Item, item) for item in kept["items"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = _Kept.model_validate_json(_cache_file(results, task, root).read_bytes(), strict=True)
+        return kept.items if kept.watched == _stats(Path(path) for path, _, _ in kept.watched) else None
+    except (OSError, ValueError):
         return None  # absent or from another version: the plan is resolved again
 
 

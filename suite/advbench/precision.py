@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.losses import cross_entropy
-from advbench.task import Training
+from advbench.recipe import Training
 
 COMPILE_FROM = 50_000
 """Forward passes from which compiling is worth its minute or two of warm-up (PGD-10 AT: some 12 epochs of CIFAR-10)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +15,8 @@ from advbench.board.table import Section
 from advbench.execute.local import Event
 from advbench.plan import Item
 
+LINES = 40
+"""Of a plan; more of them nobody reads."""
 PLAIN_SECONDS = 15
 """How often a plain log says where a job stands."""
 
@@ -30,28 +32,65 @@ def span(seconds: float) -> str:
 
 
 def show_plan(console: Console, items: Sequence[Item], workers: int) -> None:
-    """The plan as a table: a line per defense of a task, with what will happen to its seeds and why."""
+    """The plan as a table: a line per defense of a task, with what will happen to its seeds and why.
+
+    Where that is more than a person reads, a line per task.
+    """
+    by_defense = _grouped(items, lambda item: (item.task, item.label, item.state))
+    by_task = _grouped(items, lambda item: (item.task, item.state))
     table = Table(title="Plan", title_justify="left")
-    for column in ("task", "defense", "seeds", "state", "estimate"):
+    names = ("task", "defense", "seeds") if len(by_defense) <= LINES else ("task", "defenses", "jobs")
+    for column in (*names, "state", "estimate"):
         table.add_column(column, justify="right" if column == "estimate" else "left", overflow="fold")
-    groups: dict[tuple[str, str, str], list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.task, item.label, item.state), []).append(item)
-    for (task, label, state), members in groups.items():
-        cost = span(sum(item.seconds for item in members)) if state == "run" else ""
-        seeds = " ".join(str(item.seed) for item in members)
-        table.add_row(task, label, seeds, state, cost)
+    if len(by_defense) <= LINES:
+        for (task, label, state), members in by_defense.items():
+            table.add_row(task, label, _numbers([item.seed for item in members]), state, _cost(members, state))
+    else:
+        for (task, state), members in list(by_task.items())[:LINES]:
+            labels = len({item.label for item in members})
+            table.add_row(task, str(labels), str(len(members)), state, _cost(members, state))
     console.print(table)
+    if len(by_defense) > LINES and len(by_task) > LINES:
+        console.print(f"... and {len(by_task) - LINES} lines more")
     show_skipped(console, items)
     todo = [item for item in items if item.state == "run"]
     counts = [(len(todo), "to run"), (sum(item.cached for item in items), "cached")]
     counts.append((sum(item.state == "skip" for item in items), "skipped"))
     line = f"{len(items)} jobs: " + ", ".join(f"{n} {word}" for n, word in counts if n)
     if todo:
-        longest = max(item.seconds for item in todo)
-        wall = max(sum(item.seconds for item in todo) / workers, longest)
-        line += f"; about {span(wall)} with {workers} worker{'s' if workers > 1 else ''}"
+        line += f"; about {span(wall(todo, workers))} with {workers} worker{'s' if workers > 1 else ''} ({basis(todo)})"
     console.print(line)
+
+
+def wall(todo: Sequence[Item], workers: int) -> float:
+    """Seconds until `todo` is done: its sum shared among the workers, but no less than its longest job."""
+    return max(sum(item.seconds for item in todo) / workers, max((item.seconds for item in todo), default=0))
+
+
+def basis(todo: Sequence[Item]) -> str:
+    """Where the estimates of these jobs come from."""
+    counts = {item.records for item in todo}
+    if 0 in counts:
+        return "measured now" if len(counts) == 1 else "partly from records"
+    few, many = min(counts), max(counts)
+    return f"from {few if few == many else f'{few} to {many}'} record{'s' if many > 1 else ''}"
+
+
+def _grouped(items: Sequence[Item], key: Callable[[Item], tuple[str, ...]]) -> dict[tuple[str, ...], list[Item]]:
+    groups: dict[tuple[str, ...], list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def _cost(members: Sequence[Item], state: str) -> str:
+    return span(sum(item.seconds for item in members)) if state == "run" else ""
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    """`0 1 2`, or of many in a row the ends: `0-99`."""
+    whole = len(seeds) > 6 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
+    return f"{seeds[0]}-{seeds[-1]}" if whole else " ".join(map(str, seeds))
 
 
 def show_skipped(console: Console, items: Sequence[Item]) -> None:

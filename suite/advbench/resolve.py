@@ -13,14 +13,17 @@ from pydantic import ValidationError
 
 from advbench.attacks.base import Attack
 from advbench.data.base import DataSet, Missing, Source
-from advbench.data.subsets import choose
+from advbench.data.subsets import Subsets, choose
 from advbench.defense import Defense
-from advbench.estimate import rate, seconds
+from advbench.estimate import Rate, rate, seconds, work
 from advbench.find import PACKAGE, build, data_files, defense, defense_file, named, part, plain, read_data, source
+from advbench.learn import Learned
 from advbench.models.base import Model
 from advbench.plan import Item, Job
+from advbench.recipe import Training
 from advbench.spec import BadInput, complaints, validate
-from advbench.task import Data, Defended, Entry, Evaluation, Task, Training, check, read
+from advbench.sweeps import expand
+from advbench.task import Data, Defended, Entry, Evaluation, Task, check, read
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,30 @@ class Resolved:
     watched: list[Path]
 
 
-def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
+def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned | None = None) -> Resolved:
     """Read and check a whole task file. Raises BadInput with every error that it has, prefixed by its path.
 
-    `loaded` keeps data sets between the tasks of one plan.
+    `loaded` keeps data sets between the tasks of one plan; what `learned` knows the price of is not measured.
     """
-    raw = read(path)
-    task, errors = check(raw)
-    errors += _part_errors(raw, path.parent)
-    errors += _training_errors(task) if task else []
-    if task is None or errors:
-        raise BadInput(*(f"{path}: {line}" for line in errors))
+    variants, errors = expand(path.stem, read(path))
+    tasks: list[tuple[str, Task]] = []
+    for variant in variants:
+        task, wrong = check(variant.raw)
+        wrong += _part_errors(variant.raw, path.parent)
+        wrong += _training_errors(task) if task else []
+        errors += variant.told(wrong)
+        tasks += [(variant.name, task)] if task else []
+    if errors:
+        # What is wrong outside the lists is wrong in each task of a sweep; once is enough.
+        raise BadInput(*dict.fromkeys(f"{path}: {line}" for line in errors))
+    # A sweep changes neither the data nor the defenses.
+    _, task = tasks[0]
     files = [defense_file(entry, path.parent) for entry in task.defense]
     classes = [defense(file) for file in files]
     labels = [entry.label or made.name for entry, made in zip(task.defense, classes, strict=True)]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
-    lines = [(label, seed) for label in labels for seed in task.training.seeds]
+    lines = [(name, label, seed) for name, _ in tasks for label in labels for seed in task.training.seeds]
     if task.resources.accelerator and not torch.accelerator.is_available():
         return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
@@ -59,16 +69,17 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
     except Missing as missing:
         return _skipped(path, lines, str(missing))
     try:
-        items = _items(task, path, loaded[key], classes, files)
+        make = _Items(path.parent, loaded[key], classes, files, choose(loaded[key], task.data, "cpu"), learned)
+        items = [item for name, one in tasks for item in make.of(name, one)]
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
     package = sorted(PACKAGE.rglob("*.py"))
     return Resolved(items, [*package, *watched])
 
 
-def _skipped(path: Path, lines: list[tuple[str, int]], why: str) -> Resolved:
-    base = path.parent
-    return Resolved([Item(task=path.stem, label=label, seed=seed, base=base, skip=why) for label, seed in lines], [])
+def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
+    made = [Item(task=task, label=label, seed=seed, base=path.parent, skip=why) for task, label, seed in lines]
+    return Resolved(made, [])
 
 
 def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
@@ -112,58 +123,78 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]) -> list[Item]:
-    model = named(Model, {"name": task.model.name, **task.model.fields})
-    attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
-    # Journals and records know stages by name, and the first stage is the untouched example.
-    rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(dataset.classes))]
-    if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
-        raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
-    evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
-    subsets = choose(dataset, task.data, "cpu")
-    speed = rate(model, dataset)
-    digest = dataset.sha256
-    items: list[Item] = []
-    for number, (entry, kind, file) in enumerate(zip(task.defense, classes, files, strict=True)):
-        made = build(kind, entry.fields)
-        training, deviations = _training(task.training, entry.training, _where(number, entry))
-        unfit = [part.name for part in (made, *attacks) if task.threat.norm not in part.norms]
-        skip = f"{' and '.join(unfit)} not defined for {task.threat.norm}" if unfit else ""
-        for seed in task.training.seeds:
-            job = Job(
-                task=path.stem,
+class _Items:
+    """Makes the lines of one task after another; what a sweep leaves as it is is done once."""
+
+    def __init__(
+        self,
+        base: Path,
+        dataset: DataSet,
+        classes: list[type[Defense]],
+        files: list[Path],
+        subsets: Subsets,
+        learned: Learned | None,
+    ) -> None:
+        self.base, self.dataset, self.classes, self.subsets = base, dataset, classes, subsets
+        self.digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        self.data_sha256 = dataset.sha256
+        self.learned = learned or Learned()
+        self.learned.kinds.update({made.name: made.adversarial for made in classes})
+        self.speeds: dict[str, Rate] = {}
+
+    def of(self, name: str, task: Task) -> list[Item]:
+        """The lines of one task."""
+        model = named(Model, {"name": task.model.name, **task.model.fields})
+        attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+        # Journals and records know stages by name, and the first stage is the untouched example.
+        rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(self.dataset.classes))]
+        if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
+            raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
+        evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
+        items: list[Item] = []
+        for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
+            made = build(kind, entry.fields)
+            training, deviations = _training(task.training, entry.training, _where(number, entry))
+            unfit = [part.name for part in (made, *attacks) if task.threat.norm not in part.norms]
+            first = Job(
+                task=name,
                 title=task.title,
                 label=entry.label or made.name,
-                seed=seed,
+                seed=task.training.seeds[0],
                 data=task.data,
-                data_sha256=digest,
+                data_sha256=self.data_sha256,
                 model=plain(model),
                 threat=task.threat,
                 training=training,
                 evaluation=evaluation,
-                defense={
-                    "name": made.name,
-                    "file": entry.file,
-                    "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                    **made.plain(),
-                },
+                defense={"name": made.name, "file": entry.file, "sha256": self.digests[number], **made.plain()},
                 deviations=deviations,
                 threads=task.resources.threads,
                 accelerator=task.resources.accelerator,
             )
-            cost = seconds(training, evaluation, made, attacks, subsets, dataset.classes, speed)
-            items.append(
-                Item(
-                    task=job.task,
-                    label=job.label,
-                    seed=seed,
-                    base=path.parent,
-                    job=job,
-                    seconds=cost,
-                    skip=skip,
-                )
+            line = Item(
+                task=name,
+                label=first.label,
+                seed=first.seed,
+                base=self.base,
+                job=first,
+                skip=f"{' and '.join(unfit)} not defined for {task.threat.norm}" if unfit else "",
+                **self._price(first, made, model, attacks),
             )
-    return items
+            for seed in task.training.seeds:
+                job = first.model_copy(update={"seed": seed})
+                items.append(line.model_copy(update={"seed": seed, "job": job}))
+        return items
+
+    def _price(self, job: Job, made: Defense, model: Model, attacks: list[Attack]) -> dict[str, Any]:
+        how = (job.training, job.evaluation, made, attacks, self.subsets, self.dataset.classes)
+        todo = work(*how)
+        if known := self.learned.seconds(job, todo):
+            return {"work": todo, "seconds": known[0], "records": known[1]}
+        key = str(job.model)
+        if key not in self.speeds:
+            self.speeds[key] = rate(model, self.dataset)
+        return {"work": todo, "seconds": seconds(*how, self.speeds[key])}
 
 
 def _where(number: int, entry: Defended) -> str:

@@ -23,7 +23,7 @@ from safetensors.torch import save as safetensors
 from torch import Tensor
 
 import advbench
-from advbench import find, flags
+from advbench import find, flags, machine
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
@@ -178,7 +178,7 @@ def _provenance(device: torch.device, digests: dict[str, str], stored: torch.dty
         **{name: version(name) for name in ("torchvision", "pyautoattack", "numpy", "scikit-learn")},
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu(),
         "threads": torch.get_num_threads(),
         "dtype": "float32",
         "stored": str(stored).removeprefix("torch."),
@@ -188,18 +188,6 @@ def _provenance(device: torch.device, digests: dict[str, str], stored: torch.dty
         "host": platform.node(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-@cache
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        keys = ("vendor_id", "cpu family", "model", "model name")
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
-        known = {key.strip(): value.strip() for key, value in facts.items()}
-        return f"cpu: {' '.join(known.get(key, '?') for key in keys)}"
-    except OSError:
-        return f"cpu: {platform.processor() or platform.machine()}"
 
 
 @cache

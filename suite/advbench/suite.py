@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from advbench import board, task
+from advbench import agenda, board, machine, task
 from advbench.board.table import sections
 from advbench.execute import local
 from advbench.execute.lock import locked
-from advbench.plan import Item, adopt, finished, known, recall, remember
+from advbench.index import Index
+from advbench.plan import Item, adopt, known, remember
 from advbench.progress import Show, show_board, show_plan, show_skipped
 from advbench.record import Record, load_all, sweep
-from advbench.spec import BadInput
+from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2
 
@@ -38,13 +37,14 @@ def run(
     # No markup: a task may be called "a[b]", and an error may quote anything.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
     # Whatever can be wrong with the input is found before the first byte is written.
-    asked = task.files(list(paths) or [_starter()])
-    lines, fresh = _plan(asked, only, results, root)
-    lacking = {line.task for line in lines if line.job is None}
+    index = Index(results)
+    asked = agenda.files(paths)
+    lines, fresh = agenda.lines(asked, only, results, root, index, device)
+    lacking = {line.task.partition("@")[0] for line in lines if line.job is None}
     if download and not dry_run and _download([file for file in asked if file.stem in lacking], root, device, console):
-        lines, fresh = _plan(asked, only, results, root)
-    items = _states(lines, results, device)
-    devices = _devices(device, jobs, items)
+        lines, fresh = agenda.lines(asked, only, results, root, index, device)
+    items = agenda.states(lines, results, index, device)
+    devices = agenda.devices(device, jobs, items)
     if dry_run or _nothing_left(items):
         show_plan(console, items, len(devices))
         if dry_run:
@@ -57,11 +57,14 @@ def run(
         sweep(results)
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)
-        found = known(results)  # a job that was done under another task's name is not done twice
-        items = [adopt(item, results, found) for item in _states(lines, results, device)]
+        found = known(results, index)  # a job that was done under another task's name is not done twice
+        items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device)]
         show_plan(console, items, len(devices))
         records = _work(console, [item for item in items if item.state == "run"], results, root, devices)
         pages = board.build(results)
+        for item in items:
+            index.entry(item.path)  # read while it is in memory, for the next plan
+        index.save()
         _tell(console, items, records, results)
         console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
         return FAILED if any(record.status == "failed" for record in records) else OK
@@ -75,8 +78,8 @@ def _download(files: list[Path], root: Path, device: str, console: Console) -> b
         from advbench.data.base import Missing
         from advbench.data.published import Published
 
-        found, _ = task.check(task.read(file))
-        if found is None or (found.resources.accelerator and (device == "cpu" or not _accelerators())):
+        found, _ = task.check(expand(file.stem, task.read(file))[0][0].raw)
+        if found is None or (found.resources.accelerator and (device == "cpu" or not machine.accelerators())):
             continue  # changed meanwhile, or of no use here
         source = find.source(found.data)
         try:
@@ -93,12 +96,18 @@ def _work(console: Console, todo: list[Item], results: Path, root: Path, devices
     """Run what is to be run; the pages follow every record, so that the first row can be read early."""
     if not todo:
         return []
+    built = taken = 0.0
     with Show(console, todo, len(devices)) as show:
 
         def on_event(event: local.Event) -> None:
+            nonlocal built, taken
             show(event)
-            if event.stage in ("ok", "failed"):
+            # With many records the pages take long: at most a tenth of the time goes there, and the end has them all.
+            if event.stage in ("ok", "failed") and time.monotonic() - built > 10 * taken:
+                started = time.monotonic()
                 board.build(results)
+                built = time.monotonic()
+                taken = built - started
 
         return local.run(todo, results, root, devices, on_event)
 
@@ -117,90 +126,3 @@ def _tell(console: Console, items: list[Item], records: list[Record], results: P
 
 def _nothing_left(items: Sequence[Item]) -> bool:
     return all(item.state == "skip" for item in items)
-
-
-def _starter() -> Path:
-    """tasks/ of the folder one stands in, else the suite that the package ships."""
-    here = Path("tasks")
-    if any(here.glob("*.toml")):
-        return here
-    return task.shipped("tasks")
-
-
-Fresh = dict[Path, tuple[list[Item], list[Path]]]
-
-
-def _plan(files: list[Path], only: str | None, results: Path, root: Path) -> tuple[list[Item], Fresh]:
-    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
-    items: list[Item] = []
-    fresh: Fresh = {}
-    errors: list[str] = []
-    loaded: dict[str, Any] = {}
-    for file in files:
-        lines = recall(results, file, root)
-        if lines is None:
-            from advbench.resolve import resolve  # loads torch; an unchanged plan does without
-
-            try:
-                resolved = resolve(file, root, loaded)
-            except BadInput as error:
-                errors += error.lines
-                continue
-            lines = resolved.items
-            if all(line.job for line in lines):
-                fresh[file] = (lines, resolved.watched)
-        items += lines
-    if errors:
-        raise BadInput(*errors)
-    chosen = [item for item in items if only is None or item.matches(only)]
-    if not chosen:
-        names = sorted({f"{item.task}/{item.label}" for item in items})
-        raise BadInput(f"--only {only!r} matches no job; there are: {', '.join(names)}")
-    return chosen, fresh
-
-
-def _states(lines: list[Item], results: Path, device: str) -> list[Item]:
-    """The lines, each marked as cached or skipped where it is."""
-    return [_here(finished(line, results), device) for line in lines]
-
-
-def _here(item: Item, device: str) -> Item:
-    """Skip a job that needs an accelerator where there is none or where none was asked for."""
-    if item.cached or item.skip or item.job is None or not item.job.accelerator:
-        return item
-    if device == "cpu" or (device == "auto" and not _accelerators()):
-        return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
-    return item
-
-
-@cache
-def _accelerators() -> list[str]:
-    """CUDA devices of this machine; torch is loaded only where a driver is there."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return []
-    import torch
-
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-
-
-def _devices(device: str, jobs: int | None, items: list[Item]) -> list[str]:
-    """The device of each worker. Raises BadInput for one that is not there."""
-    todo = [item for item in items if item.state == "run"]
-    if device == "auto" and not todo:
-        return ["cpu"]  # a fully cached run has no need to load torch to look for devices
-    found = _accelerators() if device != "cpu" else []
-    if device == "auto":
-        chosen = found or ["cpu"]
-    elif device == "cpu":
-        chosen = ["cpu"]
-    elif device == "cuda" and found:
-        chosen = found
-    elif device in found:
-        chosen = [device]
-    else:
-        raise BadInput(f"--device {device}: not on this machine, which has {', '.join(['cpu', *found])}")
-    threads = max((item.job.threads for item in todo if item.job), default=1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    each = max(1, cores // threads) if chosen == ["cpu"] else 1
-    count = jobs or each * len(chosen)
-    return [chosen[i % len(chosen)] for i in range(count)]

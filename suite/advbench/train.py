@@ -26,9 +26,9 @@ from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.plan import Job
 from advbench.precision import Engine, choose, fast, proven
+from advbench.recipe import Training
 from advbench.record import Epoch
 from advbench.seeds import Stream, derive, generator
-from advbench.task import Training
 from advbench.threat import Threat
 from advbench.validate import validate
 

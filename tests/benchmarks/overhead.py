@@ -27,7 +27,8 @@ from advbench.defense import Defense
 from advbench.models.mnist_cnn import MnistCnn
 from advbench.plan import Job
 from advbench.precision import choose, fast
-from advbench.task import Data, Evaluation, ThreatModel, Training
+from advbench.recipe import Training
+from advbench.task import Data, Evaluation, ThreatModel
 
 EPS, STEPS, BATCH, RATE = 0.3, 10, 128, 0.1
 

@@ -23,8 +23,9 @@ from advbench.data.base import DataSet, Examples, Split
 from advbench.data.subsets import choose
 from advbench.defense import Defense, TrainState
 from advbench.models.mnist_cnn import MnistCnn
+from advbench.recipe import Training
 from advbench.seeds import Stream, generator
-from advbench.task import Data, Training
+from advbench.task import Data
 from advbench.threat import Threat
 
 COUNT, BATCH, STEPS, REPEATS = 60_000, 128, 20, 11

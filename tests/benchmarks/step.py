@@ -23,8 +23,8 @@ from advbench import find
 from advbench.defense import TrainState
 from advbench.models.base import Model
 from advbench.precision import choose, fast, proven
+from advbench.recipe import Training
 from advbench.seeds import Stream, generator
-from advbench.task import Training
 from advbench.threat import Threat
 
 BATCH = 128

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from advbench.data.augment import augment, crop_flip, cutout
-from advbench.task import CropFlip, Cutout
+from advbench.recipe import CropFlip, Cutout
 
 DEVICES = [
     "cpu",

@@ -12,8 +12,10 @@ from torchvision.transforms.v2 import functional as vision
 
 from advbench.data.randaugment import _kernels, randaugment
 
-NAMES = ["Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast", "Brightness"]
-NAMES += ["Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"]
+NAMES = """
+Identity AutoContrast Equalize Rotate Solarize Color Posterize Contrast Brightness Sharpness
+ShearX ShearY TranslateX TranslateY
+""".split()  # noqa: SIM905  as the paper lists them
 
 
 def images(n: int = 60, channels: int = 3, seed: int = 0) -> Tensor:
@@ -46,7 +48,8 @@ def test_an_operation_is_torchvision_s_at_the_same_magnitude(name: str, magnitud
     pixels = images(8).float() / 255
     reference = v2.RandAugment(num_magnitude_bins=31)
     strengths, signed = reference._AUGMENTATION_SPACE[name]
-    strength = 0.0 if strengths(31, 16, 16) is None else float(strengths(31, 16, 16)[magnitude])
+    scale = strengths(31, 16, 16)
+    strength = 0.0 if scale is None else float(scale[magnitude])
     kernel = _kernels(magnitude / 30, 16)[NAMES.index(name)]
 
     for sign in (1, -1) if signed else (1,):

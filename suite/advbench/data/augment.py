@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from advbench.data.randaugment import randaugment
-from advbench.task import Augmentation, CropFlip, Cutout
+from advbench.recipe import Augmentation, CropFlip, Cutout
 
 
 def augment(images: Tensor, recipe: Sequence[Augmentation], generator: torch.Generator, peak: int = 255) -> Tensor:

@@ -1,0 +1,117 @@
+"""From paths on the command line to the lines of a plan: what would run here, what is done, what cannot run and why.
+
+`run` and `validate` ask the same questions and get the same answers here. Nothing is written, and torch is loaded only
+where a task file is new or has changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advbench import machine, task
+from advbench.index import Index
+from advbench.learn import Learned, priced
+from advbench.plan import Item, finished, recall
+from advbench.spec import BadInput
+
+Fresh = dict[Path, tuple[list[Item], list[Path]]]
+"""The task files that were resolved anew, with their lines and the files that these depend on."""
+
+
+def files(paths: Sequence[Path]) -> list[Path]:
+    """The task files that `paths` mean; by default tasks/ of the folder one stands in, else the shipped suite."""
+    if paths:
+        return task.files(list(paths))
+    here = Path("tasks")
+    return task.files([here if any(here.glob("*.toml")) else task.shipped("tasks")])
+
+
+def learned(index: Index, device: str) -> Learned:
+    """What the records of a results folder say about the cost of jobs on `device`: auto, cpu, cuda or cuda:N."""
+    entries = [entry for _, entry in index.all()]
+    if not any(entry.cost for entry in entries):
+        return Learned()  # without asking what this machine is
+    found = machine.accelerators() if device != "cpu" else []
+    chosen = device if device in found else (found or ["cpu"])[0]
+    return Learned(entries, machine.device_name(chosen))
+
+
+def lines(
+    files: Sequence[Path], only: str | None, results: Path, root: Path, index: Index, device: str
+) -> tuple[list[Item], Fresh]:
+    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
+    items: list[Item] = []
+    fresh: Fresh = {}
+    errors: list[str] = []
+    loaded: dict[str, Any] = {}
+    known: Learned | None = None
+    for file in files:
+        found = recall(results, file, root)
+        if found is None:
+            from advbench.resolve import resolve  # loads torch; an unchanged plan does without
+
+            known = known or learned(index, device)
+            try:
+                resolved = resolve(file, root, loaded, known)
+            except BadInput as error:
+                errors += error.lines
+                continue
+            found = resolved.items
+            if all(line.job for line in found):
+                fresh[file] = (found, resolved.watched)
+        items += found
+    if errors:
+        raise BadInput(*errors)
+    if twice := [path for path, count in Counter(item.path for item in items).items() if count > 1]:
+        raise BadInput(f"two jobs are called '{twice[0]}'; rename one of their task files")
+    chosen = [item for item in items if only is None or item.matches(only)]
+    if not chosen:
+        names = sorted({f"{item.task}/{item.label}" for item in items})
+        some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise BadInput(f"--only {only!r} matches no job; there are: {some}")
+    return chosen, fresh
+
+
+def states(items: Sequence[Item], results: Path, index: Index, device: str, *, again: bool = False) -> list[Item]:
+    """The lines, each marked as cached or skipped where it is, and what is left with its price by the records.
+
+    `again`: as if nothing were done yet.
+    """
+    found = [_here(item if again else finished(item, results, index), device) for item in items]
+    if all(item.state != "run" for item in found):
+        return found  # a fully cached run reads no record that it does not need
+    return priced(found, learned(index, device))
+
+
+def _here(item: Item, device: str) -> Item:
+    """Skip a job that needs an accelerator where there is none or where none was asked for."""
+    if item.cached or item.skip or item.job is None or not item.job.accelerator:
+        return item
+    if device == "cpu" or (device == "auto" and not machine.accelerators()):
+        return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
+    return item
+
+
+def devices(device: str, jobs: int | None, items: Sequence[Item]) -> list[str]:
+    """The device of each worker. Raises BadInput for one that is not there."""
+    todo = [item for item in items if item.state == "run"]
+    if device == "auto" and not todo:
+        return ["cpu"]  # a fully cached run has no need to load torch to look for devices
+    found = machine.accelerators() if device != "cpu" else []
+    if device == "auto":
+        chosen = found or ["cpu"]
+    elif device == "cpu":
+        chosen = ["cpu"]
+    elif device == "cuda" and found:
+        chosen = found
+    elif device in found:
+        chosen = [device]
+    else:
+        raise BadInput(f"--device {device}: not on this machine, which has {', '.join(['cpu', *found])}")
+    threads = max((item.job.threads for item in todo if item.job), default=1)
+    each = max(1, machine.cores() // threads) if chosen == ["cpu"] else 1
+    count = jobs or each * len(chosen)
+    return [chosen[i % len(chosen)] for i in range(count)]

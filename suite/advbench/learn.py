@@ -1,0 +1,76 @@
+"""How long a job takes here, learned from the records of jobs like it; no torch, so that a kept plan can ask too.
+
+Seconds of an example pass are taken from jobs of the same model on the same data, device and number of threads.
+How many passes an attack makes of a test example depends on what it breaks, so that is taken from jobs that are as
+like as there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from advbench.index import Cost, Entry, canonical, protocol
+from advbench.plan import Item, Job, Work
+
+
+class Learned:
+    """What earlier records on `device` say about cost."""
+
+    def __init__(self, entries: Iterable[Entry] = (), device: str = "", *, kinds: Mapping[str, bool] | None = None):
+        self.kinds = dict(kinds or {})
+        """Whether a defense is adversarial, by name: those of one kind leave about as much standing."""
+        self.groups: dict[tuple[str, str, int], list[Cost]] = {}
+        self.rates: dict[tuple[str, ...], tuple[float, float, float | None, int] | None] = {}
+        for entry in entries:
+            cost = entry.cost
+            if cost and cost.device == device and cost.train_passes and cost.eval_passes and cost.test:
+                self.groups.setdefault((cost.model, cost.data, cost.threads), []).append(cost)
+
+    def seconds(self, job: Job, work: Work) -> tuple[float, int] | None:
+        """Seconds of the whole job and the number of records that say so; None where no record does."""
+        self.kinds.setdefault(job.defense["name"], work.adversarial)
+        model, evaluation = canonical(job.model), protocol(job.evaluation.plain())
+        key = (model, job.data_sha256, str(job.threads), job.defense["name"], evaluation, canonical(job.threat.plain()))
+        if key not in self.rates:
+            self.rates[key] = self._rates(self.groups.get((model, job.data_sha256, job.threads), []), *key[3:])
+        found = self.rates[key]
+        if found is None:
+            return None
+        train, attack, passes, count = found
+        attacked = work.attack if passes is None else passes * work.test
+        return work.train * train + (work.validation + attacked) * attack, count
+
+    def _rates(
+        self, like: Sequence[Cost], defense: str, evaluation: str, threat: str
+    ) -> tuple[float, float, float | None, int] | None:
+        """Seconds of a training pass and of an attack pass, passes of a test example or None, and how many say so."""
+        if not like:
+            return None
+        kind = self.kinds.get(defense)
+        asks: list[Callable[[Cost], bool]] = [
+            lambda c: (c.defense, c.evaluation, c.threat) == (defense, evaluation, threat),
+            lambda c: (self.kinds.get(c.defense), c.evaluation, c.threat) == (kind, evaluation, threat),
+            lambda c: (c.defense, c.evaluation) == (defense, evaluation),
+            lambda c: (self.kinds.get(c.defense), c.evaluation) == (kind, evaluation),
+        ]
+        passes = next((_per(c, "eval_passes", "test") for ask in asks if (c := [*filter(ask, like)])), None)
+        # A defense does more between its passes than another one: its own records first.
+        own = [c for c in like if c.defense == defense] or like
+        return _per(own, "train_seconds", "train_passes"), _per(own, "eval_seconds", "eval_passes"), passes, len(own)
+
+
+def _per(costs: Sequence[Cost], what: str, of: str) -> float:
+    return sum(getattr(c, what) for c in costs) / sum(getattr(c, of) for c in costs)
+
+
+def priced(items: Sequence[Item], learned: Learned) -> list[Item]:
+    """The lines, with what the records say about their cost where they say something."""
+    for item in items:  # all kinds are known before the first question
+        if item.job and item.work:
+            learned.kinds.setdefault(item.job.defense["name"], item.work.adversarial)
+    return [_priced(item, learned) for item in items]
+
+
+def _priced(item: Item, learned: Learned) -> Item:
+    found = learned.seconds(item.job, item.work) if item.job and item.work else None
+    return item.model_copy(update={"seconds": found[0], "records": found[1]}) if found else item

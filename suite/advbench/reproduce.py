@@ -1,0 +1,225 @@
+"""`advbench reproduce`: the job of a record, run again from nothing, and what came out beside what was written.
+
+Equal results are promised for one kind of machine, one build of torch and one number of threads. Elsewhere a rerun is
+like another seed, and only intervals can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from advbench import agenda, find, machine
+from advbench.data.base import Missing
+from advbench.execute import local
+from advbench.execute.lock import locked
+from advbench.plan import PROTOCOL, Item, Job, record_folder, run_folder
+from advbench.progress import Show
+from advbench.record import Record, load, stable
+from advbench.spec import BadInput, complaints, validate
+from advbench.task import Defended
+
+SHOWN = 10
+"""Differences that are printed; one more would explain nothing."""
+BUILD = ("machine", "device", "torch", "pyautoattack", "threads")
+"""Provenance under which equal results are promised."""
+BYSTANDERS = ("advbench", "torchvision", "numpy", "scikit-learn", "python")
+"""Versions that are no part of the promise and no part of the result."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field that came out otherwise."""
+
+    field: str
+    record: Any
+    rerun: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rerun says about a record."""
+
+    verdict: str
+    """EQUAL or DIFFERENT where equality is promised; else CONSISTENT or INCONSISTENT; FAILED when the job did."""
+    why_not_promised: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in ("EQUAL", "CONSISTENT")
+
+
+def reproduce(path: Path, folder: Path, results: Path | None, root: Path, device: str, *, as_json: bool) -> int:
+    """Run the job of the record at `path` again and say how it compares; 0 for yes, 1 for no. Raises BadInput.
+
+    `folder` is where the task file lay: a defense file is relative to it.
+    """
+    # With --json the progress goes where it spoils nothing.
+    console = Console(highlight=False, markup=False, emoji=False, stderr=as_json, soft_wrap=not sys.stdout.isatty())
+    record = _record(path)
+    item = _item(path, record, folder, root)
+    chosen = _device(device, record, item)
+    place = _place(results, item)
+    console.print(f"{item.path} again, into {place}", soft_wrap=True)
+    with locked(place), Show(console, [item], 1) as show:
+        [rerun] = local.run([item], place, root, [chosen], show)
+    outcome = compare(record, rerun)
+    where = str(record_folder(place, item.path))
+    if as_json:
+        scores = {name: _scores(one) for name, one in (("record", record), ("rerun", rerun))}
+        print(json.dumps({"record": str(path), "rerun": where, **asdict(outcome), "scores": scores}, indent=1))
+    else:
+        tell(console, outcome, record, rerun)
+        console.print(f"rerun: {where}", soft_wrap=True)
+    return 0 if outcome.good else 1
+
+
+def _record(path: Path) -> Record:
+    file = path / "record.json" if path.is_dir() else path
+    record = load(file)
+    if record.status != "ok":
+        raise BadInput(f"{file}: a FAILED job has no result to reproduce; `advbench run` tries it again")
+    protocol = record.job.get("protocol")
+    if protocol != PROTOCOL:
+        raise BadInput(
+            f"{file}: made under protocol {protocol}, this advbench has {PROTOCOL}, which gives other results; "
+            f"use advbench {record.provenance.get('advbench', 'of that time')}"
+        )
+    return record
+
+
+def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
+    """The very job of the record. Raises BadInput when something that it was made of is not the same here."""
+    try:
+        job = validate(Job, record.job)
+    except ValidationError as error:
+        lines = complaints(error, Job, "job")
+        raise BadInput(*(f"{path}: not a job of this version of advbench: {line}" for line in lines)) from None
+    if any("/" in name or name.startswith(".") for name in (job.task, job.label)):
+        raise BadInput(f"{path}: task '{job.task}' and label '{job.label}' would name folders outside the results")
+    entry = Defended(name=None if job.defense["file"] else job.defense["name"], file=job.defense["file"])
+    file = find.defense_file(entry, folder)
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read: {error.strerror}; --task-folder says where the task file lay"
+        ) from None
+    if digest != job.defense["sha256"]:
+        said = job.defense["sha256"]
+        raise BadInput(f"{file}: not the defense of the record: its sha256 is {digest[:12]}, not {said[:12]}")
+    try:
+        found = find.source(job.data).load(root).sha256
+    except Missing as missing:
+        raise BadInput(f"{path}: its data are missing: {missing}") from None
+    if found != job.data_sha256:
+        what = f"their sha256 is {found[:12]}, not {job.data_sha256[:12]}"
+        raise BadInput(f"{path}: the data '{job.data.name}' are not those of the record: {what}")
+    cost = record.cost.train_seconds + record.cost.eval_seconds
+    return Item(task=job.task, label=job.label, seed=job.seed, base=folder, job=job, seconds=cost)
+
+
+def _device(device: str, record: Record, item: Item) -> str:
+    """The kind of device that the record was made on, where it is here and no other is asked for."""
+    assert item.job is not None
+    found = machine.accelerators() if device != "cpu" else []
+    name = str(record.provenance.get("device", ""))
+    if device != "auto":
+        [chosen] = agenda.devices(device, 1, [item])
+    elif name.startswith("cpu"):
+        chosen = "cpu"
+    else:
+        chosen = next((one for one in found if machine.device_name(one) == name), (found or ["cpu"])[0])
+    if item.job.accelerator and chosen == "cpu":
+        raise BadInput(f"{item.path}: needs an accelerator, and there is none")
+    return chosen
+
+
+def _place(results: Path | None, item: Item) -> Path:
+    if results is None:
+        return Path(tempfile.mkdtemp(prefix="advbench-"))
+    if record_folder(results, item.path).exists() or run_folder(results, item.path).exists():
+        raise BadInput(f"{results}: holds {item.path} already; a rerun needs a folder without it: another --results")
+    return results
+
+
+def compare(record: Record, rerun: Record) -> Outcome:
+    """The rerun beside the record, outside what no rerun promises."""
+    if rerun.status != "ok":
+        return Outcome("FAILED", (), (Difference("error", None, rerun.reason),))
+    one, other = record.provenance, rerun.provenance
+    why = [f"{key} {one.get(key)} there, {other.get(key)} here" for key in BUILD if one.get(key) != other.get(key)]
+    if not (one.get("deterministic") and other.get("deterministic")):
+        why.append("accelerators sum in any order")
+    differences = tuple(_differences(_result(record), _result(rerun)))
+    if not why:
+        return Outcome("DIFFERENT" if differences else "EQUAL", (), differences)
+    return Outcome("CONSISTENT" if _overlap(record, rerun) else "INCONSISTENT", tuple(why), differences)
+
+
+def _result(record: Record) -> dict[str, Any]:
+    """What the job found. The job itself is what both have in common, even where an older record says less of it."""
+    kept = {key: value for key, value in stable(record).items() if key not in ("id", "job")}
+    kept["provenance"] = {key: value for key, value in kept["provenance"].items() if key not in BYSTANDERS}
+    return kept
+
+
+def _differences(one: Any, other: Any, field: str = "") -> Iterator[Difference]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        mine, theirs = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
+        for key in dict.fromkeys([*mine, *theirs]):
+            yield from _differences(mine.get(key), theirs.get(key), f"{field}.{key}".lstrip("."))
+    elif (
+        isinstance(one, list)
+        and isinstance(other, list)
+        and len(cast("list[Any]", one)) == len(cast("list[Any]", other))
+    ):
+        for i, (mine, theirs) in enumerate(zip(cast("list[Any]", one), cast("list[Any]", other), strict=True)):
+            yield from _differences(mine, theirs, f"{field}[{i}]")
+    elif one != other:
+        yield Difference(field, one, other)
+
+
+def _scores(record: Record) -> dict[str, Any]:
+    scores = record.scores
+    found = {"clean": scores.clean, "robust": scores.robust} if scores else {}
+    return {name: accuracy.plain() for name, accuracy in found.items() if accuracy}
+
+
+def _overlap(record: Record, rerun: Record) -> bool:
+    """Whether the intervals of clean and of robust accuracy meet."""
+    one, other = _scores(record), _scores(rerun)
+    return one.keys() == other.keys() and all(
+        one[name]["low"] <= other[name]["high"] and other[name]["low"] <= one[name]["high"] for name in one
+    )
+
+
+def tell(console: Console, outcome: Outcome, record: Record, rerun: Record) -> None:
+    """The outcome for a person."""
+    for why in outcome.why_not_promised:
+        console.print(f"equality is not promised: {why}", soft_wrap=True)
+    if outcome.why_not_promised:
+        one, other = _scores(record), _scores(rerun)
+        for name in [name for name in one if name in other]:
+            change = 100 * (other[name]["accuracy"] - one[name]["accuracy"])
+            console.print(f"{name}: {_interval(one[name])} there, {_interval(other[name])} here: {change:+.1f} points")
+    else:
+        for found in outcome.differences[:SHOWN]:
+            console.print(f"{found.field}: {found.record!r} there, {found.rerun!r} here", soft_wrap=True)
+        if len(outcome.differences) > SHOWN:
+            console.print(f"... and {len(outcome.differences) - SHOWN} fields more")
+    console.print(outcome.verdict)
+
+
+def _interval(accuracy: dict[str, Any]) -> str:
+    return f"{accuracy['accuracy']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"

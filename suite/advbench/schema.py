@@ -1,0 +1,153 @@
+"""`advbench schema`: the JSON Schema of task files, so that an editor completes, explains and checks them.
+
+It is made from the classes that check a task file in earnest. They are many (a model, an attack and a defense each have
+their own), so a table that names a part is one of as many branches as there are parts. What a single value may
+be is said here; what two values mean together (milestones that rise, a radius above 1) only `advbench validate` knows.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from advbench import find, sweeps, task
+from advbench.attacks.base import Attack
+from advbench.models.base import Model
+from advbench.spec import Part, Spec
+
+Schema = dict[str, Any]
+
+
+def schema() -> Schema:
+    """The whole schema, draft 2020-12."""
+    made = task.Task.model_json_schema()
+    defs: dict[str, Schema] = made["$defs"]
+    for kind in vars(task).values():
+        if isinstance(kind, type) and issubclass(kind, Spec) and kind.__name__ in defs:
+            _explain(defs[kind.__name__], kind)
+    _explain(made, task.Task)
+    models = [find.part(Model, name) for name in find.names(find.PACKAGE / "models")]
+    attacks = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
+    files = sorted(task.shipped("baselines").glob("*.py"))
+    defenses = [find.defense(file) for file in files if file.stem not in find.NO_PARTS]
+    defended = _defended(defs)
+    defs["model"] = {"anyOf": [_branch(kind, defs) for kind in models]}
+    defs["attack"] = {"anyOf": [_names(attacks), *(_branch(kind, defs) for kind in attacks)]}
+    defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
+
+    properties = made["properties"]
+    either = {"anyOf": [_names(models), _ref("model")]}
+    properties["model"] = {
+        "description": "One model, or a list: a task of each.",
+        "anyOf": [_ref("model"), _list(either)],
+    }
+    properties["defense"] |= {"items": _ref("defense")}
+    defs["Data"]["properties"]["name"] = {"enum": find.names(find.PACKAGE / "data")}
+    defs["Evaluation"]["properties"]["attacks"] |= {"items": _ref("attack"), "minItems": 1}
+    eps = defs["ThreatModel"]["properties"]["eps"]
+    eps["description"] = 'Radius, pixels in [0, 1], such as 0.1 or "8/255"; or a list: a task of each.'
+    eps["anyOf"] = [*eps["anyOf"], _list({"anyOf": eps["anyOf"]})]
+    training = defs["Training"]["properties"]
+    training["seeds"] = _or(training["seeds"], {"type": "integer", "minimum": 1, "maximum": sweeps.MOST})
+    words = {"enum": [defs[_name(way)]["properties"]["name"]["const"] for way in training["augment"]["items"]["oneOf"]]}
+    training["augment"]["items"] = {"anyOf": [words, *training["augment"]["items"]["oneOf"]]}
+    training["augment"] = _or(training["augment"], words)
+    changes = {key: value for key, value in training.items() if key != "seeds"}
+    defs["changes"] = {"type": "object", "properties": changes, "additionalProperties": False}
+    for unused in ("Entry", "Defended"):
+        defs.pop(unused, None)
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A task file of advbench"}
+    return about | _untitled(made)
+
+
+def _or(said: Schema, other: Schema) -> Schema:
+    """What is `said`, or `other`; default and description stay outside."""
+    outside = {key: said[key] for key in ("default", "description") if key in said}
+    return outside | {"anyOf": [{key: value for key, value in said.items() if key not in outside}, other]}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _name(ref: Schema) -> str:
+    return ref["$ref"].rpartition("/")[2]
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "minItems": 1, "items": items}
+
+
+def _names(kinds: list[Any]) -> Schema:
+    return {"enum": [kind.name for kind in kinds]}
+
+
+def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = None) -> Schema:
+    """The table of one part: its name, its fields, and the `more` that any part of its kind may have."""
+    made = kind.model_json_schema()
+    defs.update(made.pop("$defs", {}))
+    _explain(made, kind)
+    return {
+        "type": "object",
+        "description": inspect.cleandoc(kind.__doc__ or ""),
+        "properties": {"name": {"const": kind.name}, **(more or {}), **made.get("properties", {})},
+        "required": ["name", *made.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def _defended(defs: dict[str, Schema]) -> Schema:
+    """What every `[[defense]]` may have beside its own fields."""
+    written = defs["Defended"]["properties"]
+    kept = {key: value for key, value in written.items() if key not in ("name", "file", "training")}
+    return {**kept, "training": _ref("changes") | {"description": written["training"]["description"]}}
+
+
+def _own_file(defended: Schema) -> Schema:
+    """A defense in a file of one's own, whose fields only that file knows."""
+    file = {"type": "string", "description": "A Python file with one defense, relative to the task file; it is run."}
+    return {"type": "object", "properties": {"file": file, "name": False, **defended}, "required": ["file"]}
+
+
+def _explain(made: Schema, kind: type[Spec]) -> None:
+    """Put what stands under each field of the class into the schema of that field."""
+    for name, words in _remarks(kind).items():
+        if name in made.get("properties", {}):
+            made["properties"][name] = {**made["properties"][name], "description": words}
+
+
+def _remarks(kind: type[Spec]) -> dict[str, str]:
+    """The docstrings of the fields. pydantic could keep them, but would read every source file at every start."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not issubclass(base, Spec):
+            continue
+        for field, after in pairwise(_body(base)):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                found[field.target.id] = " ".join(str(after.value.value).split())
+    return found
+
+
+def _body(kind: type) -> list[ast.stmt]:
+    # By where its module was loaded from: `inspect` does not find a defense's file.
+    spec = sys.modules[kind.__module__].__spec__
+    assert spec is not None
+    assert spec.origin is not None
+    nodes = ast.parse(Path(spec.origin).read_bytes()).body
+    return next((node.body for node in nodes if isinstance(node, ast.ClassDef) and node.name == kind.__name__), [])
+
+
+def _untitled(node: Any, *, names: bool = False) -> Any:
+    """Without the titles that pydantic makes of the names; `names`: the keys are names, where "title" is a field."""
+    if isinstance(node, list):
+        return [_untitled(item) for item in node]  # pyright: ignore[reportUnknownVariableType]  # JSON of any shape
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if names or key not in ("title", "discriminator")}  # pyright: ignore[reportUnknownVariableType]
+    return {key: _untitled(value, names=not names and key in ("properties", "$defs")) for key, value in kept.items()}  # pyright: ignore[reportUnknownVariableType]

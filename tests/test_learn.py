@@ -1,0 +1,115 @@
+"""Estimates learned from records are nearer to the truth than guesses, and need no measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advbench import machine
+from advbench.index import Index
+from advbench.learn import Learned, priced
+from advbench.plan import Item, record_folder
+from advbench.record import Record, save
+from advbench.resolve import resolve
+
+TRAIN, ATTACK = 3e-3, 2e-3
+"""Seconds of a pass on the machine that the test makes up, far from any guess."""
+
+
+@pytest.fixture
+def lines(tmp_path: Path, tiny: Callable[..., Path]) -> list[Item]:
+    path = tiny(
+        tmp_path,
+        "t",
+        ("seeds = [0]", "seeds = 3"),
+        more='[[defense]]\nname = "pgd-at"\n[[defense]]\nname = "fast-at"\n',
+    )
+    return resolve(path, tmp_path / "data", {}).items
+
+
+def lay(results: Path, item: Item, per_example: float, **changes: Any) -> float:
+    """A record as that machine would leave it; the seconds that the job took."""
+    job, work = item.job, item.work
+    assert job is not None
+    assert work is not None
+    train, attack = round(work.train), round(per_example * work.test)
+    cost = {"train_seconds": train * TRAIN, "train_forward": train, "eval_seconds": attack * ATTACK, "forward": attack}
+    accuracy = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": work.test}
+    provenance = {"device": machine.cpu(), "threads": 1, **changes}
+    record = Record.model_validate(
+        {"id": job.id, "task": job.task, "defense": job.defense["name"], "label": job.label, "seed": job.seed}
+        | {"status": "ok", "job": job.plain(), "scores": {"clean": accuracy}, "cost": cost, "provenance": provenance}
+    )
+    save(record, record_folder(results, job.path))
+    return cost["train_seconds"] + cost["eval_seconds"] + work.validation * ATTACK
+
+
+def learned(results: Path) -> Learned:
+    return Learned((entry for _, entry in Index(results).all()), machine.cpu())
+
+
+def of(lines: list[Item], label: str) -> list[Item]:
+    return [line for line in lines if line.label == label]
+
+
+def test_a_learned_estimate_is_nearer_to_the_truth_than_the_guess(tmp_path: Path, lines):
+    seen, *others = of(lines, "pgd-at")
+    truth = lay(tmp_path, seen, per_example=700)
+    after = priced(others, learned(tmp_path))
+
+    for guess, told in zip(others, after, strict=True):
+        assert abs(told.seconds - truth) < 0.01 * truth < abs(guess.seconds - truth)
+        assert (guess.records, told.records) == (0, 1)
+
+
+def test_a_defense_of_the_same_kind_says_how_many_passes_an_attack_takes(tmp_path: Path, lines):
+    lay(tmp_path, of(lines, "pgd-at")[0], per_example=700)
+    lay(tmp_path, of(lines, "standard")[0], per_example=50)
+    after = {line.label: line for line in priced(lines, learned(tmp_path))}
+
+    work = after["fast-at"].work
+    assert work is not None
+    assert after["fast-at"].seconds == pytest.approx(
+        work.train * TRAIN + (700 * work.test + work.validation) * ATTACK, rel=1e-3
+    )
+    assert after["standard"].seconds < after["fast-at"].seconds / 5
+    assert (after["standard"].records, after["fast-at"].records) == (1, 2)
+
+
+@pytest.mark.parametrize("change", [{"device": "another"}, {"threads": 2}])
+def test_another_machine_s_records_teach_nothing(tmp_path: Path, lines, change):
+    lay(tmp_path, lines[0], per_example=700, **change)
+
+    assert priced(lines, learned(tmp_path)) == lines
+
+
+def test_another_model_s_or_other_data_s_records_teach_nothing(tmp_path: Path, lines):
+    lay(tmp_path, lines[0], per_example=700)
+    for update in ({"model": {"name": "mlp"}}, {"data_sha256": "other"}):
+        line = lines[1].model_copy(update={"job": lines[1].job.model_copy(update=update)})
+        assert priced([line], learned(tmp_path)) == [line]
+
+
+def test_with_other_attacks_only_the_speed_is_learned(tmp_path: Path, lines):
+    lay(tmp_path, lines[0], per_example=700)
+    job = lines[1].job
+    more = job.evaluation.model_copy(update={"alone": 3})
+    line = lines[1].model_copy(update={"job": job.model_copy(update={"evaluation": more})})
+    [told] = priced([line], learned(tmp_path))
+
+    assert line.work is not None
+    assert told.seconds == pytest.approx(
+        line.work.train * TRAIN + (line.work.attack + line.work.validation) * ATTACK, rel=1e-3
+    )
+
+
+def test_where_there_are_records_nothing_is_measured(tmp_path: Path, lines, monkeypatch):
+    for line in lines[:3]:
+        lay(tmp_path, line, per_example=700)
+    monkeypatch.setattr("advbench.resolve.rate", lambda *_: pytest.fail("measured"))
+
+    found = resolve(tmp_path / "t.toml", tmp_path / "data", {}, learned(tmp_path)).items
+    assert [line.seconds > 0 and line.records == 3 for line in found] == [True] * len(found)

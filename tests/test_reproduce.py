@@ -1,0 +1,158 @@
+"""A record's job run again: equal where that is promised, compared where not, refused where it cannot be the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advbench.record import Record, load
+from advbench.reproduce import compare, reproduce
+from advbench.spec import BadInput
+
+MINE = """\
+from advbench.defense import Defense
+from advbench.losses import cross_entropy
+
+class Mine(Defense):
+    name = "mine"
+    paper = "none"
+
+    def passes(self):
+        return 1, 1
+
+    def loss(self, state, x, y):
+        return cross_entropy(state.model(x), y).mean()
+"""
+PATH = Path("results/records/t/mine-s0")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny, command) -> Path:
+    """A folder in which one job with a defense file of its own has run."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "mine.py").write_text(MINE, encoding="utf-8")
+    task = tiny(folder, "t", ('name = "standard"', 'file = "mine.py"'))
+    task.rename(folder / "tasks" / "t.toml")
+    ran = command(folder, "run", "tasks/t.toml")
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def test_a_rerun_on_the_same_machine_is_equal(done, command, tmp_path):
+    told = command(done, "reproduce", PATH, "--task-folder", "tasks", "--results", tmp_path / "again")
+
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[-2:] == ["EQUAL", f"rerun: {tmp_path / 'again' / 'records' / 't' / 'mine-s0'}"]
+    again = command(done, "reproduce", PATH, "--task-folder", "tasks", "--results", tmp_path / "again")
+    assert again.returncode == 2
+    assert "holds t/mine-s0 already" in again.stderr
+
+
+def test_json_says_where_a_record_is_not_what_its_job_gives(done, command, tmp_path):
+    shutil.copytree(done / PATH, tmp_path / "forged")
+    file = tmp_path / "forged" / "record.json"
+    raw = json.loads(file.read_text())
+    raw["scores"]["robust"]["accuracy"] += 0.01
+    file.write_text(json.dumps(raw))
+    told = command(done, "reproduce", file, "--task-folder", "tasks", "--json")
+    found = json.loads(told.stdout)
+
+    assert told.returncode == 1
+    assert found["verdict"] == "DIFFERENT"
+    assert [one["field"] for one in found["differences"]] == ["scores.robust.accuracy"]
+    assert found["scores"]["record"]["robust"]["accuracy"] == pytest.approx(
+        found["scores"]["rerun"]["robust"]["accuracy"] + 0.01
+    )
+    # Without --results the rerun is kept where it is said to be.
+    assert load(Path(found["rerun"]) / "record.json").status == "ok"
+    shutil.rmtree(Path(found["rerun"]).parents[2])
+
+
+def changed(record: Record, **tables: Any) -> Record:
+    raw = record.plain()
+    for name, values in tables.items():
+        raw[name] = {**raw[name], **values} if isinstance(values, dict) else values
+    return Record.model_validate(raw)
+
+
+def accuracy(value: float) -> dict[str, Any]:
+    return {"accuracy": value, "low": value - 0.05, "high": value + 0.05, "n": 100}
+
+
+def test_what_varies_between_reruns_or_is_no_result_makes_no_difference(done):
+    record = load(done / PATH / "record.json")
+    other = changed(
+        record,
+        cost={"train_seconds": 99.0},
+        provenance={"date": "x", "host": "y", "git": "z", "numpy": "9", "python": "4"},
+        id="another",
+        job={"title": "renamed"},
+    )
+
+    assert compare(record, other).verdict == "EQUAL"
+    assert compare(record, changed(record, cost={"forward": 3})).verdict == "DIFFERENT"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"torch": "1.0"}, "torch 1.0 there, "),
+        ({"device": "cpu: another"}, "device cpu: another there, "),
+        ({"threads": 7}, "threads 7 there, 1 here"),
+        ({"deterministic": False}, "accelerators sum in any order"),
+    ],
+)
+def test_on_another_build_or_machine_only_intervals_are_compared(done, change, why):
+    rerun = changed(load(done / PATH / "record.json"), scores={"clean": accuracy(0.9), "robust": accuracy(0.5)})
+    near = changed(rerun, provenance=change, scores={"robust": accuracy(0.57)})
+    far = changed(rerun, provenance=change, scores={"robust": accuracy(0.65)})
+
+    assert compare(near, rerun).verdict == "CONSISTENT"
+    assert compare(far, rerun).verdict == "INCONSISTENT"
+    assert any(line.startswith(why) for line in compare(near, rerun).why_not_promised)
+
+
+def refused(done: Path, path: Path, folder: str = "tasks") -> str:
+    with pytest.raises(BadInput) as caught:
+        reproduce(path, done / folder, done / "never", done / "data", "cpu", as_json=False)
+    assert not (done / "never").exists(), "nothing is written"
+    [line] = caught.value.lines
+    return line
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"status": "failed"}, "a FAILED job has no result to reproduce"),
+        ({"job": {"protocol": 0}}, "made under protocol 0, this advbench has"),
+        ({"job": {"data_sha256": "0" * 64}}, "the data 'npz' are not those of the record: their sha256 is "),
+        ({"job": {"data": {"name": "npz", "path": "absent.npz"}}}, "its data are missing: "),
+        ({"job": {"task": "../../elsewhere"}}, "would name folders outside the results"),
+        ({"job": {"label": ".."}}, "would name folders outside the results"),
+        ({"job": {"seed": "x"}}, "not a job of this version of advbench: job.seed: should be"),
+    ],
+)
+def test_what_cannot_be_the_same_is_refused_with_what_differs(done, tmp_path, change, line):
+    record = changed(load(done / PATH / "record.json"), **change)
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(record.plain()))
+
+    assert line in refused(done, file)
+
+
+def test_another_defense_under_the_same_name_is_refused(done):
+    (done / "other").mkdir()
+    (done / "other" / "mine.py").write_text(f"{MINE}\n", encoding="utf-8")
+
+    assert "other/mine.py: not the defense of the record: its sha256 is " in refused(done, done / PATH, "other")
+    assert "--task-folder says where the task file lay" in refused(done, done / PATH, "nowhere")
+
+
+def test_what_is_no_record_is_refused(done):
+    assert "not a record" in refused(done, done / "tasks")
+    assert "not a record" in refused(done, done / "tasks" / "t.toml")

@@ -1,0 +1,148 @@
+"""The schema takes what `advbench` takes and refuses what it refuses, and knows every part and what its fields mean."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from advbench import find
+from advbench.schema import schema
+from advbench.task import Task, shipped
+
+STARTER = tomllib.loads((shipped("tasks") / "digits-linf.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    return schema()
+
+
+@pytest.fixture(scope="module")
+def right(made):
+    """A function: tables -> whether the schema takes them."""
+    return Draft202012Validator(made).is_valid
+
+
+def test_it_is_a_schema_and_json(made):
+    Draft202012Validator.check_schema(made)
+
+    assert json.loads(json.dumps(made)) == made
+    assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert made["properties"].keys() == Task.model_fields.keys()
+
+
+@pytest.mark.parametrize("path", sorted(shipped("tasks").rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_task_is_valid(made, path: Path):
+    errors = Draft202012Validator(made).iter_errors(tomllib.loads(path.read_text(encoding="utf-8")))
+
+    assert [error.message for error in errors] == []
+
+
+def changed(table: str, **values: Any) -> dict[str, Any]:
+    return {**STARTER, table: {**STARTER.get(table, {}), **values}}
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {**STARTER, "model": ["digits-cnn", {"name": "mlp", "hidden": [64]}]},
+        {**STARTER, "model": [{"name": "linear"}]},
+        changed("threat", eps=["1/10", 0.2]),
+        changed("threat", eps="8/255"),
+        changed("training", seeds=5),
+        changed("training", augment="crop-flip"),
+        changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
+        changed("resources", threads=2),
+        {**STARTER, "defense": [{"file": "mine.py", "beta": 6.0, "label": "mine"}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "steps": 3, "training": {"epochs": 4}}]},
+    ],
+    ids=lambda tables: next(str(value) for key, value in tables.items() if STARTER.get(key) != value)[:60],
+)
+def test_what_a_task_may_say_is_valid(right, tables):
+    assert right(tables)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {**STARTER, "colour": "red"},
+        {key: value for key, value in STARTER.items() if key != "title"},
+        {**STARTER, "version": 2},
+        {**STARTER, "model": "digits-cnn"},
+        {**STARTER, "model": []},
+        {**STARTER, "model": {"name": "dgits-cnn"}},
+        {**STARTER, "model": {"name": "mlp", "hiden": [3]}},
+        {**STARTER, "model": ["mpl"]},
+        changed("data", name="digit"),
+        changed("data", train=0),
+        changed("threat", eps=[]),
+        changed("threat", eps="a third"),
+        changed("threat", norm="linf"),
+        changed("training", epochs="30"),
+        changed("training", epoch=30),
+        changed("training", seeds=0),
+        changed("training", momentum=1),
+        changed("training", augment=["cropflip"]),
+        changed("evaluation", attacks=["fsgm"]),
+        changed("evaluation", attacks=[{"name": "pgd", "step": 3}]),
+        changed("evaluation", attacks=[]),
+        {**STARTER, "defense": []},
+        {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "steps": 0}]},
+        {**STARTER, "defense": [{"name": "pgd-ta"}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "file": "mine.py"}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "label": "a/b"}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "training": {"seeds": [1]}}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "training": {"epoch": 1}}]},
+        {**STARTER, "defense": [{"label": "nothing"}]},
+    ],
+    ids=lambda tables: str(next((v for k, v in tables.items() if STARTER.get(k) != v), "title"))[:60],
+)
+def test_what_a_task_may_not_say_is_not(right, tables):
+    assert not right(tables)
+
+
+def test_every_part_is_there(made):
+    def constants(name: str) -> list[str]:
+        return [
+            b["properties"]["name"]["const"] for b in made["$defs"][name]["anyOf"] if "name" in b.get("required", [])
+        ]
+
+    assert constants("model") == find.names(find.PACKAGE / "models")
+    assert constants("attack") == find.names(find.PACKAGE / "attacks")
+    assert constants("defense") == find.names(find.shipped("baselines"))
+    assert made["$defs"]["Data"]["properties"]["name"]["enum"] == find.names(find.PACKAGE / "data")
+
+
+def test_fields_carry_their_meaning_default_and_bounds(made):
+    training = made["$defs"]["Training"]["properties"]
+    assert training["lr"] == {
+        "default": 0.1,
+        "description": "Peak learning rate.",
+        "exclusiveMinimum": 0,
+        "type": "number",
+    }
+    [pgd] = [b for b in made["$defs"]["defense"]["anyOf"] if b["properties"]["name"] == {"const": "pgd-at"}]
+    assert pgd["properties"]["steps"]["description"].startswith("Ascent steps K")
+    assert pgd["properties"]["steps"]["minimum"] == 1
+    assert pgd["description"] == "PGD-AT (Madry et al. 2018)."
+    assert pgd["properties"]["label"]["description"].startswith("Names paths and rows")
+
+
+def test_nothing_points_nowhere(made):
+    text = json.dumps(made)
+    named = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
+
+    assert named <= made["$defs"].keys()
+
+
+def test_the_command_prints_the_schema_and_nothing_else(tmp_path: Path, command, made):
+    done = command(tmp_path, "schema")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == made
