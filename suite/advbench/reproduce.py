@@ -119,7 +119,7 @@ def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
         said = job.defense["sha256"]
         raise BadInput(f"{file}: not the defense of the record: its sha256 is {digest[:12]}, not {said[:12]}")
     try:
-        found = find.source(job.data).load(root).sha256
+        found = find.read_data(job.data, root).sha256
     except Missing as missing:
         raise BadInput(f"{path}: its data are missing: {missing}") from None
     if found != job.data_sha256:

@@ -12,10 +12,10 @@ from torchvision.transforms.v2 import functional as vision
 
 from advbench.data.randaugment import _kernels, randaugment
 
-NAMES = """
-Identity AutoContrast Equalize Rotate Solarize Color Posterize Contrast Brightness Sharpness
-ShearX ShearY TranslateX TranslateY
-""".split()  # noqa: SIM905  as the paper lists them
+NAMES: list[str] = [
+    *("Identity", "AutoContrast", "Equalize", "Rotate", "Solarize", "Color", "Posterize", "Contrast", "Brightness"),
+    *("Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"),
+]
 
 
 def images(n: int = 60, channels: int = 3, seed: int = 0) -> Tensor:
