@@ -110,7 +110,8 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch):
 
 
 def test_accelerators_are_told_with_their_memory(tmp_path: Path, monkeypatch):
-    about = SimpleNamespace(name="NVIDIA X", total_memory=80 * doctor.GIB, major=9)
+    about = SimpleNamespace(name="NVIDIA X", total_memory=80 * doctor.GIB)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
     monkeypatch.setattr(machine, "accelerators", lambda: ["cuda:0"])
@@ -128,7 +129,7 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(tmp_path: Path, m
     def broken() -> Any:
         raise OSError("no /proc")
 
-    monkeypatch.setattr(machine, "cpu_facts", broken)
+    monkeypatch.setattr(machine, "cores", broken)
     found = by_name(tmp_path)
 
     assert (found["cpu"].state, found["cpu"].text) == ("FAIL", "cannot be told: OSError: no /proc")

@@ -89,7 +89,7 @@ def test_a_record_of_the_same_size_is_told_by_its_time(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"version": 0, "records": {}}', '{"version": 1, "records": {"t/a-s0": 3}}']
+    "text", ["", "[]", '{"version": 0, "records": {}}', '{"version": 2, "records": {"t/a-s0": 3}}']
 )
 def test_a_damaged_index_is_made_anew(tmp_path: Path, text):
     lay(tmp_path, "t/a-s0", "one")

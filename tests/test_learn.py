@@ -113,3 +113,19 @@ def test_where_there_are_records_nothing_is_measured(tmp_path: Path, lines, monk
 
     found = resolve(tmp_path / "t.toml", tmp_path / "data", {}, learned(tmp_path)).items
     assert [line.seconds > 0 and line.records == 3 for line in found] == [True] * len(found)
+
+
+def test_a_pass_in_another_number_format_is_believed_only_where_there_is_no_better(tmp_path: Path, lines):
+    lay(tmp_path, lines[0], per_example=700)
+    job = lines[1].job
+    other = {"training": job.training.model_copy(update={"batch": 7})}
+    line = lines[1].model_copy(update={"job": job.model_copy(update=other)})
+    [before] = priced([line], learned(tmp_path))
+
+    file = record_folder(tmp_path, line.path) / "record.json"
+    lay(tmp_path, line, per_example=700)
+    file.write_text(file.read_text().replace(f'"train_seconds": {line.work.train * TRAIN}', '"train_seconds": 1e6'))
+    [after] = priced([line], learned(tmp_path))
+
+    assert before.records == after.records == 1
+    assert after.seconds > 1e6 > before.seconds

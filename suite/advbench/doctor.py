@@ -120,12 +120,15 @@ def _robustbench() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
-    facts = machine.cpu_facts()
+    import torch
+
+    from advbench.precision import bf16_is_fast
+
     count = machine.cores()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
-    fast = flags & {"avx512_bf16", "amx_bf16", "bf16"}
-    bf16 = f"bf16 fast ({', '.join(sorted(fast))})" if fast else "bf16 emulated, so training stays fp32"
+    # What `training.precision = "auto"` asks.
+    fast = bf16_is_fast(torch.device("cpu"))
+    bf16 = "bf16 fast, so training passes use it" if fast else "bf16 emulated, so training stays fp32"
     cores = f"{count} core{'s' if count > 1 else ''}"
     yield Finding("cpu", "ok", f"{machine.cpu().removeprefix('cpu: ')}, {cores}, {memory / GIB:.0f} GiB, {bf16}")
     # A worker was measured at 0.9 GiB on the starter suite.
@@ -137,11 +140,13 @@ def _cpu() -> Iterator[Finding]:
 def _accelerators() -> Iterator[Finding]:
     import torch
 
+    from advbench.precision import bf16_is_fast
+
     driver = any(Path("/dev").glob("nvidia[0-9]*"))
     found = machine.accelerators() if torch.cuda.is_available() else []
     for device in found:
         about = torch.cuda.get_device_properties(device)
-        bf16 = "bf16 fast" if about.major >= 8 else "no fast bf16"
+        bf16 = "bf16 fast" if bf16_is_fast(torch.device(device)) else "no fast bf16"
         yield Finding(device, "ok", f"{about.name}, {about.total_memory / GIB:.0f} GiB, {bf16}")
     if driver and not found:
         text = f"there is a GPU, but torch {torch.__version__} cannot use it"

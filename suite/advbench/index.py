@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from advbench.record import SCHEMA, write_bytes
 
-VERSION = 1
+VERSION = 2
 """Raised when an entry's fields change; an index of another version is made anew."""
 
 
@@ -27,6 +27,8 @@ class Cost(NamedTuple):
     device: str
     threads: int
     defense: str
+    engine: str
+    """How training passes ran: a pass in bf16, or in a small batch, has a price of its own."""
     evaluation: str
     threat: str
     train_seconds: float
@@ -57,6 +59,11 @@ def canonical(value: Any) -> str:
 def protocol(evaluation: Mapping[str, Any]) -> str:
     """What of `[evaluation]` decides how many passes an example costs."""
     return canonical({key: value for key, value in evaluation.items() if key not in ("batch", "seed", "block")})
+
+
+def engine(training: Mapping[str, Any]) -> str:
+    """What of `[training]` decides what a pass costs."""
+    return canonical([training.get(key) for key in ("precision", "compile", "batch", "augment")])
 
 
 class Index:
@@ -142,6 +149,7 @@ def _cost(raw: dict[str, Any]) -> Cost | None:
             device=about["device"],
             threads=about["threads"],
             defense=job["defense"]["name"],
+            engine=engine(job["training"]),
             evaluation=protocol(job["evaluation"]),
             threat=canonical(job["threat"]),
             train_seconds=cost["train_seconds"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from advbench.index import Cost, Entry, canonical, protocol
+from advbench.index import Cost, Entry, canonical, engine, protocol
 from advbench.plan import Item, Job, Work
 
 
@@ -30,7 +30,8 @@ class Learned:
         """Seconds of the whole job and the number of records that say so; None where no record does."""
         self.kinds.setdefault(job.defense["name"], work.adversarial)
         model, evaluation = canonical(job.model), protocol(job.evaluation.plain())
-        key = (model, job.data_sha256, str(job.threads), job.defense["name"], evaluation, canonical(job.threat.plain()))
+        how, threat = engine(job.training.plain()), canonical(job.threat.plain())
+        key = (model, job.data_sha256, str(job.threads), job.defense["name"], how, evaluation, threat)
         if key not in self.rates:
             self.rates[key] = self._rates(self.groups.get((model, job.data_sha256, job.threads), []), *key[3:])
         found = self.rates[key]
@@ -41,7 +42,7 @@ class Learned:
         return work.train * train + (work.validation + attacked) * attack, count
 
     def _rates(
-        self, like: Sequence[Cost], defense: str, evaluation: str, threat: str
+        self, like: Sequence[Cost], defense: str, how: str, evaluation: str, threat: str
     ) -> tuple[float, float, float | None, int] | None:
         """Seconds of a training pass and of an attack pass, passes of a test example or None, and how many say so."""
         if not like:
@@ -55,7 +56,8 @@ class Learned:
         ]
         passes = next((_per(c, "eval_passes", "test") for ask in asks if (c := [*filter(ask, like)])), None)
         # A defense does more between its passes than another one: its own records first.
-        own = [c for c in like if c.defense == defense] or like
+        like_this = [c for c in like if c.engine == how] or like
+        own = [c for c in like_this if c.defense == defense] or like_this
         return _per(own, "train_seconds", "train_passes"), _per(own, "eval_seconds", "eval_passes"), passes, len(own)
 
 
