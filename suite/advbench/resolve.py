@@ -20,6 +20,8 @@ from advbench.find import PACKAGE, build, defense, defense_file, named, part, pl
 from advbench.models.base import Model
 from advbench.plan import Item, Job
 from advbench.spec import BadInput, complaints, validate
+from advbench.start import files as weight_files
+from advbench.start import probe, settle
 from advbench.task import Defended, Entry, Evaluation, Task, Training, check, read
 
 
@@ -52,14 +54,19 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet]) -> Resolved:
         return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
         data = source(task.data)
-        watched = [*files, *data.files(root)]
+        model = named(Model, {"name": task.model.name, **task.model.fields})
+        watched = [*files, *data.files(root), *weight_files(model, root)]
         key = f"{data.name}/{data.path}"
         if key not in loaded:
             loaded[key] = data.load(root)
     except Missing as missing:
         return _skipped(path, lines, str(missing))
     try:
-        items = _items(task, path, loaded[key], classes, files)
+        model = settle(model, root)
+        probe(model, loaded[key].shape, loaded[key].classes, root)
+        items = _items(task, path, loaded[key], model, classes, files)
+    except Missing as missing:
+        return _skipped(path, lines, str(missing))
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
     package = sorted(PACKAGE.rglob("*.py"))
@@ -114,8 +121,9 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]], files: list[Path]) -> list[Item]:
-    model = named(Model, {"name": task.model.name, **task.model.fields})
+def _items(
+    task: Task, path: Path, dataset: DataSet, model: Model, classes: list[type[Defense]], files: list[Path]
+) -> list[Item]:
     attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
     # Journals and records know stages by name, and the first stage is the untouched example.
     rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(dataset.classes))]
@@ -140,7 +148,8 @@ def _items(task: Task, path: Path, dataset: DataSet, classes: list[type[Defense]
                 seed=seed,
                 data=task.data,
                 data_sha256=digest,
-                model=plain(model),
+                # A start that is not asked for is not spoken of, in old records and in new ones alike.
+                model={key: value for key, value in plain(model).items() if value is not None},
                 threat=task.threat,
                 training=training,
                 evaluation=evaluation,
