@@ -21,8 +21,15 @@ KINDS = {
 def test_every_file_of_a_folder_is_a_row_with_a_line_about_it(kind):
     rows = catalogue.rows(kind)
 
-    assert [row["name"] for row in rows] == find.names(KINDS[kind])
+    # A library's line says how to name one of its models: torchvision:NAME.
+    assert [row["name"].removesuffix(":NAME") for row in rows] == find.names(KINDS[kind])
     assert all(row["about"] and "\n" not in row["about"] for row in rows)
+
+
+def test_a_library_is_one_line_that_shows_its_prefix():
+    names = [row["name"] for row in catalogue.rows("models")]
+
+    assert [name for name in names if ":" in name] == ["timm:NAME", "torchvision:NAME"]
 
 
 def test_tasks_of_all_suites_are_listed_with_their_paths():
@@ -35,7 +42,7 @@ def test_tasks_of_all_suites_are_listed_with_their_paths():
 def test_defenses_and_attacks_name_their_papers_and_norms():
     defenses = {row["name"]: row for row in catalogue.rows("defenses")}
 
-    assert defenses["pgd-at"]["norms"] == ["Linf", "L2"]
+    assert defenses["pgd-at"]["norms"] == ["Linf", "L2", "L1"]
     assert (defenses["pgd-at"]["forward"], defenses["pgd-at"]["backward"]) == (11, 11)
     assert all(row["paper"] for row in [*defenses.values(), *catalogue.rows("attacks")])
 

@@ -158,7 +158,7 @@ def test_what_a_part_is_not_defined_for_is_skipped_with_the_reason(tmp_path: Pat
 
     assert [(item.label, item.skip, item.state) for item in found] == [
         ("standard", "", "run"),
-        ("mine", "not defined for Linf", "skip"),
+        ("mine", "mine not defined for Linf", "skip"),
     ]
     job = found[1].job
     assert job is not None

@@ -99,7 +99,7 @@ def test_a_task_written_out_and_read_again_is_equal():
         ("epochs = 30", "epochs = 3\nseeds = []", "training.seeds: should hold at least 1"),
         ("epochs = 30", "epochs = 3\nmilestones = [0.7, 0.2]", "training.milestones: milestones should be rising"),
         ("epochs = 30", "epochs = 3\nmilestones = [100.0]", "training.milestones: milestones should be rising"),
-        ('norm = "Linf"', 'norm = "linf"', "threat.norm: should be 'Linf' or 'L2', not \"linf\""),
+        ('norm = "Linf"', 'norm = "linf"', "threat.norm: should be 'Linf', 'L2' or 'L1', not \"linf\""),
         ('eps = "3/20"', "eps = 0", "threat: eps should be above 0, not 0"),
         ('eps = "3/20"', 'eps = "-1/8"', "threat: eps should be above 0, not -1/8"),
         (

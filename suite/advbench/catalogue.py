@@ -20,6 +20,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
     from advbench.attacks.base import Attack
     from advbench.data.base import Source
     from advbench.models.base import Model
+    from advbench.models.library import Library
 
     match kind:
         case "defenses":
@@ -32,7 +33,8 @@ def rows(kind: str) -> list[dict[str, Any]]:
             return [{"name": s.name, "about": s.about} for s in sources]
         case _:
             models = [find.part(Model, name) for name in find.names(find.PACKAGE / "models")]
-            return [{"name": m.name, "about": m.about} for m in models]
+            # A library is one line that says how to name what is in it.
+            return [{"name": f"{m.name}:NAME" if issubclass(m, Library) else m.name, "about": m.about} for m in models]
 
 
 def _about(part: type[Part]) -> str:

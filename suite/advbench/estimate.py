@@ -25,30 +25,38 @@ equivalents for its four parts, by their published iteration counts."""
 STANDING = {True: 0.6, False: 0.1}
 """Share of the examples that meets most of AutoAttack, for an adversarial defense and for another one."""
 
+PATIENCE = 1.0
+"""Seconds after which a measurement of the model's speed is not repeated."""
+
 Rate = tuple[float, float]
 """Seconds of a forward-and-backward pass: per call, and per example on top."""
 
 
 def rate(model: Model, dataset: DataSet) -> Rate:
-    """Measure `model` on one thread of this machine (or on its accelerator), a fraction of a second."""
+    """Measure `model` on one thread of this machine (or on its accelerator), seconds at the most."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.random.fork_rng([]):
         net = model.build(dataset.shape, dataset.classes).to(device).eval()  # one example has no batch statistics
-    times: list[float] = []
-    for count in (1, 128):
+
+    def fastest(count: int) -> float:
         x = torch.rand(count, *dataset.shape, device=device)
         runs: list[float] = []
-        for _ in range(4):
+        while len(runs) < 2 or (len(runs) < 4 and sum(runs) < PATIENCE):  # the first one also wakes the machine
             started = time.perf_counter()
             total = net(x).sum()
             total.backward()
             total.item()  # reading a number waits for the device
             runs.append(time.perf_counter() - started)
-        times.append(min(runs))
+        return min(runs)
+
+    one = fastest(1)
+    # A wide network on a CPU would take minutes and gigabytes for 128.
+    many = max(4, min(128, int(PATIENCE / one)))
+    more = fastest(many)
     torch.set_num_threads(threads)
-    return times[0], max(times[1] - times[0], 0) / 127
+    return one, max(more - one, 0) / (many - 1)
 
 
 Bout = tuple[float, float, int]

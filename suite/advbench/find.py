@@ -26,6 +26,7 @@ from advbench.data import pool
 from advbench.data.base import DataSet, Source
 from advbench.defense import Defense
 from advbench.models.base import Model
+from advbench.models.library import Library
 from advbench.plan import Job
 from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
 from advbench.task import Data, Defended, shipped
@@ -35,7 +36,9 @@ NO_PARTS = {"__init__", "base"} | {
     "augment",
     "decode",
     "folders",
+    "library",
     "pool",
+    "preact",
     "published",
     "randaugment",
     "stream",
@@ -52,14 +55,22 @@ def names(folder: Path) -> list[str]:
 
 
 def part(kind: type[P], name: str) -> type[P]:
-    """The attack, model or data source called `name`. Raises BadInput with the nearest known name."""
+    """The attack, model or data source called `name`. Raises BadInput with the nearest known name.
+
+    `torchvision:resnet50` is a model of the family `torchvision`, which stands for all of that library's.
+    """
     folder = {Attack: "attacks", Model: "models", Source: "data"}[kind]  # type: ignore[index]
     known = names(PACKAGE / folder)
     word = {Attack: "attack", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
-    if name not in known:
-        raise BadInput(f"no {word} '{name}'{did_you_mean(name, known)}")
-    module = importlib.import_module(f"advbench.{folder}.{name.replace('-', '_')}")
-    return next(c for c in _classes(module, kind) if getattr(c, "name", None) == name)
+    family, colon, member = name.partition(":")
+    if family in known:
+        module = importlib.import_module(f"advbench.{folder}.{family.replace('-', '_')}")
+        found = next(c for c in _classes(module, kind) if getattr(c, "name", None) == family)
+        if not colon:
+            return found
+        if issubclass(found, Library):
+            return found.chosen(member)
+    raise BadInput(f"no {word} '{name}'{did_you_mean(name, known)}")
 
 
 def _classes(module: ModuleType, kind: type[P]) -> list[type[P]]:

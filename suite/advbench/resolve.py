@@ -22,6 +22,8 @@ from advbench.models.base import Model
 from advbench.plan import Item, Job
 from advbench.recipe import Training
 from advbench.spec import BadInput, complaints, validate
+from advbench.start import files as weight_files
+from advbench.start import probe, settle
 from advbench.sweeps import expand
 from advbench.task import Data, Defended, Entry, Evaluation, Task, check, read
 
@@ -62,19 +64,26 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         return _skipped(path, lines, "needs an accelerator, and this machine has none")
     try:
         data = task.data
-        watched = [*files, *data_files(data, root)]
+        models = [_model(one) for _, one in tasks]
+        watched = [*files, *data_files(data, root), *(file for model in models for file in weight_files(model, root))]
         key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
         if key not in loaded:
             loaded[key] = read_data(data, root)
     except Missing as missing:
         return _skipped(path, lines, str(missing))
     try:
-        make = _Items(path.parent, loaded[key], classes, files, choose(loaded[key], task.data, "cpu"), learned)
+        make = _Items(path.parent, root, loaded[key], classes, files, choose(loaded[key], task.data, "cpu"), learned)
         items = [item for name, one in tasks for item in make.of(name, one)]
+    except Missing as missing:
+        return _skipped(path, lines, str(missing))
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
     package = sorted(PACKAGE.rglob("*.py"))
     return Resolved(items, [*package, *watched])
+
+
+def _model(task: Task) -> Model:
+    return named(Model, {"name": task.model.name, **task.model.fields})
 
 
 def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
@@ -129,22 +138,25 @@ class _Items:
     def __init__(
         self,
         base: Path,
+        root: Path,
         dataset: DataSet,
         classes: list[type[Defense]],
         files: list[Path],
         subsets: Subsets,
         learned: Learned | None,
     ) -> None:
-        self.base, self.dataset, self.classes, self.subsets = base, dataset, classes, subsets
+        self.base, self.root, self.dataset = base, root, dataset
+        self.classes, self.subsets = classes, subsets
         self.digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         self.data_sha256 = dataset.sha256
         self.learned = learned or Learned()
         self.learned.kinds.update({made.name: made.adversarial for made in classes})
         self.speeds: dict[str, Rate] = {}
+        self.models: dict[str, Model] = {}
 
     def of(self, name: str, task: Task) -> list[Item]:
         """The lines of one task."""
-        model = named(Model, {"name": task.model.name, **task.model.fields})
+        model = self._started(task)
         attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
         # Journals and records know stages by name, and the first stage is the untouched example.
         rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(self.dataset.classes))]
@@ -163,7 +175,8 @@ class _Items:
                 seed=task.training.seeds[0],
                 data=task.data,
                 data_sha256=self.data_sha256,
-                model=plain(model),
+                # A start that is not asked for is not spoken of, in old records and in new ones alike.
+                model={key: value for key, value in plain(model).items() if value is not None},
                 threat=task.threat,
                 training=training,
                 evaluation=evaluation,
@@ -185,6 +198,15 @@ class _Items:
                 job = first.model_copy(update={"seed": seed})
                 items.append(line.model_copy(update={"seed": seed, "job": job}))
         return items
+
+    def _started(self, task: Task) -> Model:
+        """The model of a task, its weights found and two images through it. Raises Missing or BadInput."""
+        key = repr(task.model)
+        if key not in self.models:
+            model = settle(_model(task), self.root)
+            probe(model, self.dataset.shape, self.dataset.classes, self.root)
+            self.models[key] = model
+        return self.models[key]
 
     def _price(self, job: Job, made: Defense, model: Model, attacks: list[Attack]) -> dict[str, Any]:
         how = (job.training, job.evaluation, made, attacks, self.subsets, self.dataset.classes)

@@ -34,6 +34,7 @@ from advbench.models.base import Model
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
 from advbench.seeds import derive
+from advbench.start import start
 from advbench.task import Evaluation
 from advbench.threat import Threat
 from advbench.train import Diverged, Tell, Trained, train
@@ -57,7 +58,8 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
     dataset = _dataset(job, root)
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))
-    model = find.named(Model, job.model).build(dataset.shape, dataset.classes).to(device)
+    network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
+    model = network.to(device)
     threat = Threat(job.threat.norm, float(job.threat.eps))
     defense = find.job_defense(job, item.base)
     trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
@@ -86,6 +88,7 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
             "cost": _cost(trained, found, device),
             "flags": tuple(raised + flags.of_evaluation(verdicts)),
             "provenance": _provenance(device, digests, subsets.test.stored.dtype)
+            | began
             | {"training": asdict(trained.engine)},
         }
     )

@@ -149,3 +149,17 @@ def test_json_holds_the_same_numbers(make: Any) -> None:
     assert group["robust"] == pytest.approx((1 / 3 + 0.5) / 2)
     assert group["records"][0]["robust"] == 1 / 3
     assert group["flags"] == {"dead": 1}
+
+
+def test_a_pretrained_start_says_what_it_saw_and_elsewhere_nothing_changes(make: Any) -> None:
+    model = {"name": "resnet18", "pretrained": "w.safetensors", "extra_data": "ImageNet-1k"}
+    plain, board = sections([make()]), sections([make("big", job={"model": model}), make()])
+
+    assert "extra_data" not in export.flat(plain) + export.nested(plain)
+    by_label = {group.label: group for group in board[0].groups}
+    assert "pretrained start, extra data: ImageNet-1k" in notes(by_label["big"])
+    lines = {line["label"]: line["extra_data"] for line in csv.DictReader(io.StringIO(export.flat(board)))}
+    assert lines.pop("big") == "ImageNet-1k"
+    assert set(lines.values()) == {""}
+    groups = {group["label"]: group for group in json.loads(export.nested(board))["tasks"][0]["groups"]}
+    assert groups["big"]["records"][0]["extra_data"] == "ImageNet-1k"

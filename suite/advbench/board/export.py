@@ -20,13 +20,15 @@ COLUMNS = (
     *("train_seconds", "eval_seconds", "train_passes", "forward", "backward", "peak_memory_bytes", "joules"),
     *("flags", "deviations", "unlike"),
 )
-"""Of board.csv; behind them stand `attacks.NAME`, `alone.NAME` and `curve.EPS` for every name on the board."""
+"""Of board.csv; behind them stand `extra_data` where any record has it, then `attacks.NAME`, `alone.NAME` and
+`curve.EPS` for every name on the board."""
 
 
 def flat(sections: Sequence[Section]) -> str:
     """board.csv: fractions are numbers in full precision, and a cell is empty where nothing was measured."""
     lines = [_line(row) for section in sections for row in section.rows]
     measured = [
+        *({"extra_data"} & {key for line in lines for key in line}),
         *(f"attacks.{name}" for name in sorted({name for s in sections for name in s.rungs})),
         *(f"alone.{name}" for name in sorted({name for s in sections for name in s.alone})),
         *(f"curve.{eps}" for eps in outward({eps for s in sections for eps in s.radii})),
@@ -66,6 +68,8 @@ def _line(row: Row) -> dict[str, Any]:
     for name, value in (("clean", row.clean), ("robust", row.robust)):
         if value:
             line |= {name: value.accuracy, f"{name}_low": value.low, f"{name}_high": value.high}
+    if row.extra_data:
+        line["extra_data"] = row.extra_data
     if record.scores:
         for kind in ("attacks", "alone", "curve"):
             line |= {f"{kind}.{name}": value for name, value in getattr(record.scores, kind).items()}
@@ -111,4 +115,5 @@ def _record(row: Row) -> dict[str, Any]:
         "flags": row.flags,
         "unlike": list(row.unlike),
         "error": row.error if row.failed else None,
+        **({"extra_data": row.extra_data} if row.extra_data else {}),
     }

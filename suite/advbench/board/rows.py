@@ -56,6 +56,12 @@ class Row:
         return self.record.scores.robust if self.record.scores else None
 
     @property
+    def extra_data(self) -> str | None:
+        """What pretrained weights saw beside the training data; None when training began from scratch."""
+        model = self.record.job.get("model") or {}
+        return model.get("extra_data") if isinstance(model, dict) else None
+
+    @property
     def failed(self) -> bool:
         return self.record.status == "failed"
 
@@ -159,10 +165,12 @@ class Group:
         failed = Counter(row.error for row in self.rows if row.failed)
         changed = Counter(settings.said(row.record.job.get("deviations") or {}) for row in self.rows)
         unlike = Counter(text for row in self.rows for text in row.unlike)
+        extra = sorted({row.extra_data for row in self.rows if row.extra_data})
         of = f"of {len(self.rows)}"
         return [
             *(Note("failed", f"{n} {of} FAILED: {error}") for error, n in sorted(failed.items())),
             *(Note("flag", f"{n} {of} {flag}") for flag, n in self.flags.items()),
+            *(Note("setting", f"pretrained start, extra data: {data}") for data in extra),
             *(Note("setting", f"trained differently: {fields}") for fields in sorted(changed) if fields),
             *(Note("setting", f"{n} {of} under other settings: {text}") for text, n in sorted(unlike.items())),
         ]

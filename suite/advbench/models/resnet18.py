@@ -1,0 +1,60 @@
+"""ResNet-18 for small images: He et al., CVPR 2016 (arXiv 1512.03385), table 1, activation after the addition.
+
+The stem is the one of the paper's own CIFAR-10 networks (section 4.2: 3x3, stride 1, no pooling), the shortcuts its
+option B. Weights start as PyTorch starts them, as in the published adversarial training code.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from advbench.models.base import Normalized, Shape
+
+WIDTHS = (64, 128, 256, 512)
+
+
+class ResNet18(Normalized):
+    """Four stages of two residual blocks; 11,173,962 parameters on CIFAR-10. Images of any size."""
+
+    name = "resnet18"
+    about = "ResNet-18 with the stem for small images"
+
+    def build(self, shape: Shape, classes: int) -> nn.Module:
+        channels = shape[0]
+        stages: list[nn.Module] = []
+        for before, width in pairwise((WIDTHS[0], *WIDTHS)):
+            stages += [_Block(before, width, stride=1 if before == width else 2), _Block(width, width, stride=1)]
+        return nn.Sequential(
+            self.normalize(channels),
+            nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(WIDTHS[0]),
+            nn.ReLU(),
+            *stages,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(WIDTHS[-1], classes),
+        )
+
+
+class _Block(nn.Module):
+    """conv-BN-ReLU-conv-BN, added to the input (where the shape changes, to its 1x1 convolution), then ReLU."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut = None
+        if stride != 1 or before != width:
+            projection = nn.Conv2d(before, width, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(width))
+        self.last = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(x) + (x if self.shortcut is None else self.shortcut(x)))
