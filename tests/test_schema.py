@@ -58,6 +58,9 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("training", augment="crop-flip"),
         changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
         changed("resources", threads=2),
+        {**STARTER, "model": {"name": "torchvision:resnet18", "pretrained": "w.safetensors", "extra_data": "none"}},
+        {**STARTER, "model": ["timm:vit_tiny_patch16_224", {"name": "timm:resnet18", "stem": "original"}]},
+        changed("training", augment=["crop-flip", {"name": "randaugment", "magnitude": 5}], average=0.99),
         {**STARTER, "defense": [{"file": "mine.py", "beta": 6.0, "label": "mine"}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 3, "training": {"epochs": 4}}]},
     ],
@@ -78,6 +81,8 @@ def test_what_a_task_may_say_is_valid(right, tables):
         {**STARTER, "model": {"name": "dgits-cnn"}},
         {**STARTER, "model": {"name": "mlp", "hiden": [3]}},
         {**STARTER, "model": ["mpl"]},
+        {**STARTER, "model": {"name": "torchvision"}},
+        {**STARTER, "model": {"name": "torchvision:resnet18", "steem": "original"}},
         changed("data", name="digit"),
         changed("data", train=0),
         changed("threat", eps=[]),
@@ -109,9 +114,9 @@ def test_what_a_task_may_not_say_is_not(right, tables):
 
 def test_every_part_is_there(made):
     def constants(name: str) -> list[str]:
-        return [
-            b["properties"]["name"]["const"] for b in made["$defs"][name]["anyOf"] if "name" in b.get("required", [])
-        ]
+        branches = [b["properties"]["name"] for b in made["$defs"][name]["anyOf"] if "name" in b.get("required", [])]
+        # A library's networks are a pattern: "^timm:.".
+        return [b["const"] if "const" in b else b["pattern"].strip("^:.") for b in branches]
 
     assert constants("model") == find.names(find.PACKAGE / "models")
     assert constants("attack") == find.names(find.PACKAGE / "attacks")

@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from advbench import find, sweeps, task
+from advbench import find, recipe, sweeps, task
 from advbench.attacks.base import Attack
 from advbench.models.base import Model
+from advbench.models.library import Library
 from advbench.spec import Part, Spec
 
 Schema = dict[str, Any]
@@ -26,7 +27,7 @@ def schema() -> Schema:
     """The whole schema, draft 2020-12."""
     made = task.Task.model_json_schema()
     defs: dict[str, Schema] = made["$defs"]
-    for kind in vars(task).values():
+    for kind in (vars(task) | vars(recipe)).values():
         if isinstance(kind, type) and issubclass(kind, Spec) and kind.__name__ in defs:
             _explain(defs[kind.__name__], kind)
     _explain(made, task.Task)
@@ -83,7 +84,12 @@ def _list(items: Schema) -> Schema:
 
 
 def _names(kinds: list[Any]) -> Schema:
-    return {"enum": [kind.name for kind in kinds]}
+    return {"anyOf": [_called(kind) for kind in kinds]}
+
+
+def _called(kind: type[Part]) -> Schema:
+    """The name of a part; a library's is followed by that of one of its hundreds of networks."""
+    return {"type": "string", "pattern": f"^{kind.name}:."} if issubclass(kind, Library) else {"const": kind.name}
 
 
 def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = None) -> Schema:
@@ -94,7 +100,7 @@ def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = Non
     return {
         "type": "object",
         "description": inspect.cleandoc(kind.__doc__ or ""),
-        "properties": {"name": {"const": kind.name}, **(more or {}), **made.get("properties", {})},
+        "properties": {"name": _called(kind), **(more or {}), **made.get("properties", {})},
         "required": ["name", *made.get("required", [])],
         "additionalProperties": False,
     }
