@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -69,9 +70,24 @@ def test_nothing_of_it_stays_behind(batch):
     with pytest.raises(RuntimeError, match="channels"), fast(model, BF16):
         model(x[:, :1])
 
-    assert "forward" not in vars(model)
+    assert type(model) is nn.Sequential
     assert all(weight.is_contiguous() for weight in model.parameters())
     assert torch.equal(model(x), network()(x))
+
+
+def test_a_copy_made_inside_uses_its_own_weights(batch):
+    x, _ = batch
+    model = network().eval()
+    with fast(model, BF16):
+        twin = copy.deepcopy(model)
+        nn.init.zeros_(next(twin.parameters()))
+        assert not torch.equal(twin(x), model(x))
+        with exact(twin):
+            assert torch.equal(twin.state_dict()["0.weight"], torch.zeros(8, 2, 3, 3))
+            changed = twin(x)
+    plain = network().eval()
+    nn.init.zeros_(next(plain.parameters()))
+    assert off(changed.detach(), plain(x).detach()) < 1e-6
 
 
 def test_exact_passes_inside_are_those_of_the_plain_model(batch):
@@ -144,12 +160,12 @@ def faulty(kind: str):
     def compiler(forward: Any, **_: object) -> Any:
         if kind == "raises":
 
-            def compiled(x: Tensor) -> Tensor:
+            def compiled(model: nn.Module, x: Tensor) -> Tensor:
                 raise RuntimeError("no C++ compiler\nmore lines")
         else:
 
-            def compiled(x: Tensor) -> Tensor:
-                return forward(x) * (1 if kind == "right" else 1.2 if kind == "wrong" else torch.nan)
+            def compiled(model: nn.Module, x: Tensor) -> Tensor:
+                return forward(model, x) * (1 if kind == "right" else 1.2 if kind == "wrong" else torch.nan)
 
         return compiled
 

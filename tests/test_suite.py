@@ -231,6 +231,8 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_ends_the_same(tmp_path: Path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Whoever started the tests in the background has had SIGINT ignored, for all their children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     checkpoint = tmp_path / "results" / "runs" / "t" / "slow-s0" / "checkpoint.pt"
     deadline = time.monotonic() + 120

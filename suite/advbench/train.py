@@ -23,7 +23,7 @@ from advbench.data.augment import augment
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
-from advbench.passes import counting
+from advbench.passes import Passes, counting
 from advbench.plan import Job
 from advbench.precision import Engine, choose, fast, proven
 from advbench.recipe import Training
@@ -143,7 +143,7 @@ def _epochs(
                 if training.augment:
                     draws = generator(device, job.seed, "augment", at.epoch, step)
                     x = augment(x, training.augment, draws, data.peak)
-                totals.add(_step(defense, state, data.scaled(x), y, say), len(y), state.report)
+                totals.add(_step(defense, state, data.scaled(x), y, passes, say), len(y), state.report)
                 near_end = step + 1 >= steps - (LATEST if state.average else 0)
                 if state.average:
                     state.average.update_parameters(model)
@@ -165,12 +165,14 @@ def _epochs(
         written = time.monotonic()
 
 
-def _step(defense: Defense, state: TrainState, x: Tensor, y: Tensor, say: Callable[[str], None]) -> Tensor:
+def _step(
+    defense: Defense, state: TrainState, x: Tensor, y: Tensor, passes: Passes, say: Callable[[str], None]
+) -> Tensor:
     """The defense's step, in smaller pieces from the moment on that a whole batch does not fit the device's memory.
 
     Raises RuntimeError for a defense that leaves out the task's label smoothing.
     """
-    draws = state.noise.generator.get_state()
+    draws, spent = state.noise.generator.get_state(), (passes.forward, passes.backward)
     try:
         loss = defense.step(state, x, y)
     except torch.OutOfMemoryError:
@@ -189,11 +191,12 @@ def _step(defense: Defense, state: TrainState, x: Tensor, y: Tensor, say: Callab
         return loss
     # Outside the handler, whose traceback would keep what filled the memory.
     state.noise.generator.set_state(draws)
+    passes.forward, passes.backward = spent
     state.report.clear()
     state.optimizer.zero_grad(set_to_none=True)
     if x.device.type == "cuda":
         torch.cuda.empty_cache()
-    return _step(defense, state, x, y, say)
+    return _step(defense, state, x, y, passes, say)
 
 
 def _clip(optimizer: torch.optim.Optimizer, norm: float) -> None:
