@@ -20,9 +20,9 @@ LADDER = [FGSM(), PGD(steps=6, restarts=2), PGD(steps=5, step_size=0.5, label="p
 LINF = Threat("Linf", 0.1)
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_the_batch_changes_no_verdict(judged, digits_cnn, digits_test, norm):
-    threat = Threat(norm, 0.1 if norm == "Linf" else 0.4)
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.1), ("L2", 0.4), ("L1", 1.5)])
+def test_the_batch_changes_no_verdict(judged, digits_cnn, digits_test, norm, eps):
+    threat = Threat(norm, eps)
     found = [
         judged(digits_cnn, digits_test, LADDER[:2], threat, curve=["1/10"], batch=batch) for batch in (500, 64, 17)
     ]
@@ -149,10 +149,11 @@ class Plane(nn.Module):
         return torch.stack([-height, height], 1)
 
 
-DUAL: dict[Norm, Any] = {"Linf": lambda w: w.abs().sum(), "L2": lambda w: w.norm()}
+DUAL: dict[Norm, Any] = {"Linf": lambda w: w.abs().sum(), "L2": lambda w: w.norm(), "L1": lambda w: w.abs().max()}
+RADII = {"Linf": [0.002, 0.005, 0.01, 0.02], "L2": [0.01, 0.03, 0.07, 0.12], "L1": [0.03, 0.08, 0.17, 0.35]}
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", DUAL)
 def test_a_linear_model_s_robust_accuracy_is_the_closed_form_at_every_radius(judged, norm):
     source = torch.Generator().manual_seed(1)
     x = 0.4 + 0.2 * torch.rand(300, 1, 8, 8, generator=source)
@@ -161,7 +162,7 @@ def test_a_linear_model_s_robust_accuracy_is_the_closed_form_at_every_radius(jud
     y = (margin > 0.05).long()  # so that some are wrong without an attack
     signed = margin * (2 * y - 1)
     distance = signed / DUAL[norm](model.weight.detach().double())
-    radii = [0.002, 0.005, 0.01, 0.02] if norm == "Linf" else [0.01, 0.03, 0.07, 0.12]
+    radii = RADII[norm]
     test = Examples(x, y, torch.arange(300), 255)
     exact = {eps: ((signed > 0) & (distance > eps)).double().mean().item() for eps in radii}
     # No example so near an edge that rounding decides, and each radius takes some.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from advbench import find
+from advbench.attacks.fgsm import FGSM
 from advbench.data.base import DataSet
 from advbench.plan import Item, Job
 from advbench.resolve import resolve
@@ -158,11 +159,22 @@ def test_what_a_part_is_not_defined_for_is_skipped_with_the_reason(tmp_path: Pat
 
     assert [(item.label, item.skip, item.state) for item in found] == [
         ("standard", "", "run"),
-        ("mine", "mine not defined for Linf", "skip"),
+        ("mine", "mine is not defined for Linf", "skip"),
     ]
     job = found[1].job
     assert job is not None
     assert (job.defense["file"], job.defense["beta"]) == ("mine.py", 6.0)
+
+
+def test_an_attack_without_the_norm_is_named_and_skips_every_defense(tmp_path: Path, tiny, monkeypatch):
+    monkeypatch.setattr(FGSM, "norms", ("Linf", "L2"))
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    found = lines(tiny(tmp_path, "t", ('"Linf"', '"L1"'), more='[[defense]]\nfile = "mine.py"\n'))
+
+    assert [(item.label, item.skip) for item in found] == [
+        ("standard", "the attack 'fgsm' is not defined for L1"),
+        ("mine", "mine is not defined for L1; the attack 'fgsm' is not defined for L1"),
+    ]
 
 
 def test_a_task_whose_data_is_missing_is_skipped_with_the_reason(tmp_path: Path, tiny):

@@ -240,3 +240,19 @@ def test_at_most_64_images_are_kept(tmp_path: Path, digits):
     assert len(kept["index"]) == 64
     assert kept["images"].shape == (64, 1, 8, 8)
     assert set(kept["index"].tolist()) <= set(choose(digits, job.data, "cpu").test.index.tolist())
+
+
+def test_a_job_in_l1_goes_from_end_to_end(tmp_path: Path, tiny):
+    ladder = ('["fgsm"]', '["fgsm", "pgd"]\ncurve = [1, 2, 4]')
+    path = tiny(tmp_path, "l1", ('"Linf"', '"L1"'), ('"1/10"', "2"), ('"standard"', '"pgd-at"'), ladder)
+    [item] = resolve(path, tmp_path / "data", {}).items
+
+    record = run_job(item, tmp_path / "results", tmp_path / "data", CPU, quiet)
+
+    assert record.status == "ok"
+    assert record.job["threat"] == {"norm": "L1", "eps": "2"}
+    assert record.scores
+    # Radii above 1 are what the ball's name says: pixel changes in sum.
+    clean, curve = record.scores.clean.accuracy, list(record.scores.curve.values())
+    assert clean >= curve[0] >= curve[1] >= curve[2]
+    assert clean > curve[2]

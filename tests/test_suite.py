@@ -250,3 +250,14 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_ends_the_same(tmp_path: Path,
     assert command(tmp_path, "run", "t.toml").returncode == 0
     assert command(tmp_path, "run", "t.toml", "--results", "whole").returncode == 0
     assert stable(load(record)) == stable(load(tmp_path / "whole" / record.relative_to(tmp_path / "results")))
+
+
+def test_the_plan_names_what_does_not_know_the_norm(tmp_path: Path, tiny, command):
+    tiny(tmp_path, "t", ('"Linf"', '"L1"'), more='[[defense]]\nfile = "only_l2.py"\n')
+    source = 'from advbench.defense import Defense\nclass A(Defense):\n    name = "only-l2"\n    paper = ""\n'
+    (tmp_path / "only_l2.py").write_text(f'{source}    norms = ("L2",)\n    def passes(self):\n        return 1, 1\n')
+
+    done = command(tmp_path, "run", tmp_path / "t.toml", "--dry-run", "--data-root", tmp_path / "data")
+
+    assert done.returncode == 0, done.stderr
+    assert "skipped t (only-l2): only-l2 is not defined for L1" in done.stdout

@@ -167,7 +167,8 @@ class _Items:
         for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
             made = build(kind, entry.fields)
             training, deviations = _training(task.training, entry.training, _where(number, entry))
-            unfit = [part.name for part in (made, *attacks) if task.threat.norm not in part.norms]
+            norms = [(made.name, made.norms), *((f"the attack '{a.name}'", a.norms) for a in attacks)]
+            unfit = [f"{who} is not defined for {task.threat.norm}" for who, n in norms if task.threat.norm not in n]
             first = Job(
                 task=name,
                 title=task.title,
@@ -191,7 +192,7 @@ class _Items:
                 seed=first.seed,
                 base=self.base,
                 job=first,
-                skip=f"{' and '.join(unfit)} not defined for {task.threat.norm}" if unfit else "",
+                skip="; ".join(unfit),
                 **self._price(first, made, model, attacks),
             )
             for seed in task.training.seeds:

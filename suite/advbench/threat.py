@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from advbench.seeds import Noise
 
@@ -92,7 +93,7 @@ class Threat:
             low, high = (x - self.eps).clamp_min_(0), (x + self.eps).clamp_max_(1)
             return lambda x_adv: torch.clamp(x_adv, low, high)
         if self.norm == "L1":
-            return lambda x_adv: _onto_l1(x_adv, x, self.eps)
+            return _onto_l1_ball_in_box(x, self.eps)
 
         def onto_ball(x_adv: Tensor) -> Tensor:
             delta = x_adv - x
@@ -131,33 +132,38 @@ class Threat:
         """Which candidates are allowed, (N,) bool; NaN never is.
 
         The tolerance is 1e-6 + 1e-5 * eps, the rounding of fp32 pixels; differences are taken in float64
-        so that the check itself adds none. L1 sums the rounding of every pixel, up to 2^-25 each.
+        so that the check itself adds none. In L1 the roundings of all moved pixels add up, up to 2^-25 each in
+        [0, 1], and need not cancel: a projection shortens every pixel's way by the same number.
         """
         x_adv, x = x_adv.double(), x.double()
         tolerance = 1e-6 + 1e-5 * self.eps
         in_box = ((x_adv >= -tolerance) & (x_adv <= 1 + tolerance)).flatten(1).all(1)
-        pixels = math.prod(x.shape[1:])
-        return in_box & (self.size(x_adv - x) <= self.eps + tolerance + (pixels * 2**-25 if self.norm == "L1" else 0))
+        rounding = 2**-25 * (x_adv != x).flatten(1).sum(1) if self.norm == "L1" else 0
+        return in_box & (self.size(x_adv - x) <= self.eps + tolerance + rounding)
 
 
-def _onto_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    """The nearest point of the L1 ball around x and the box, both (N, ...): Croce and Hein, ICML 2021 (2103.01208).
+def _onto_l1_ball_in_box(x: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
+    """The exact projection on the L1 ball around x, cut with [0, 1]. Croce and Hein, ICML 2021 (arXiv 2103.01208).
 
-    It moves each coordinate by min(max(|u| - shrink, 0), room), u what was asked for and room what the box allows;
-    their sum falls in straight pieces as `shrink` grows, so the sorted ends of the pieces give it in closed form.
+    By the KKT conditions each pixel's way is shortened by the same `shrink` and then cut at the box,
+    min(max(way - shrink, 0), room), and the sum of these is a piecewise linear function of `shrink`: its knots are
+    sorted, and the piece where it equals eps is solved. In float64, so that only the result is rounded.
     """
-    asked = (x_adv - x).flatten(1).double()
-    length, place = asked.abs(), x.flatten(1).double()
-    room = torch.where(asked > 0, 1 - place, place).clamp_min(0)
-    low = (length - room).clamp_min(0)  # a coordinate starts to give way here, and has no length left at `length`
-    ends, order = torch.cat([low, length], 1).sort(1)
-    pace = torch.cat([torch.ones_like(low), -torch.ones_like(low)], 1).gather(1, order).cumsum(1)
-    total = length.minimum(room).sum(1, keepdim=True)
-    gaps = ends.diff(dim=1) * pace[:, :-1]
-    lengths = torch.cat([total, total - gaps.cumsum(1)], 1)  # the norm that is left at each end
-    # The last end that leaves more than eps; from there the norm falls by `pace` for each unit of `shrink`.
-    last = (lengths > eps).sum(1, keepdim=True).sub(1).clamp_min(0)
-    shrink = ends.gather(1, last) + (lengths.gather(1, last) - eps) / pace.gather(1, last).clamp_min(1)
-    shrink = torch.where(total > eps, shrink, 0)
-    moved = asked.sign() * (length - shrink).clamp_min(0).minimum(room)
-    return (x + moved.to(x.dtype).view_as(x)).clamp(0, 1)
+    centre = x.double().flatten(1)
+    pixels = centre.shape[1]
+
+    def onto(x_adv: Tensor) -> Tensor:
+        delta = x_adv.double().flatten(1) - centre
+        way = delta.abs()
+        room = torch.minimum(way, torch.where(delta > 0, 1 - centre, centre))
+        # As shrink falls, a pixel starts to move at the knot `way` and is at its bound from the knot `way - room` on.
+        knots, order = torch.cat([way, way - room], 1).sort(dim=1, descending=True)
+        moving = torch.where(order < pixels, 1.0, -1.0).double().cumsum(1)
+        spent = pad((moving[:, :-1] * -knots.diff(dim=1)).cumsum(1), (1, 0))
+        piece = torch.searchsorted(spent, spent.new_full((len(spent), 1), eps)).clamp(1, 2 * pixels - 1) - 1
+        shrink = knots.gather(1, piece) - (eps - spent.gather(1, piece)) / moving.gather(1, piece)
+        shrink = torch.where(room.sum(1, keepdim=True) <= eps, 0, shrink)
+        nearest = centre + delta.sign() * (way - shrink).clamp_min(0).minimum(room)
+        return nearest.to(x_adv.dtype).view_as(x_adv)
+
+    return onto

@@ -71,17 +71,24 @@ def _package(part: AutoAttackPart, model: nn.Module, threat: Threat, seed: int, 
         package = Package(
             model, norm=threat.norm, eps=threat.eps, seed=seed, device=device, version="custom", attacks=[part.part]
         )
+        # APGD's steps of falling radius in L1, which the package itself turns on in the standard version only.
+        package.apgd.use_largereps = threat.norm == "L1"
     else:
         package = Package(model, norm=threat.norm, eps=threat.eps, seed=seed, device=device, version="standard")
         package.attacks_to_run = [part.part]
-        package.apgd_targeted.n_target_classes = package.fab.n_target_classes = min(9, part.classes - 1)
+        for attack in (package.apgd_targeted, package.fab):
+            attack.n_target_classes = min(attack.n_target_classes, part.classes - 1)
     package.square.n_queries = part.queries
     package.verbose = False
     return package
 
 
 class AutoAttack(Attack):
-    """APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries)."""
+    """APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries).
+
+    In L1, by the package's standard version (Croce and Hein, ICML 2021, arXiv 2103.01208): five restarts of APGD-CE,
+    five targets of APGD-T, and both shrink the radius from 3 eps to eps.
+    """
 
     name = "autoattack"
     paper = "arXiv 2003.01690"
