@@ -97,6 +97,8 @@ def test_a_task_written_out_and_read_again_is_equal():
         ("epochs = 30", "epochs = 3\nseeds = [0, 0]", "training.seeds: seeds should be distinct and not negative"),
         ("epochs = 30", "epochs = 3\nseeds = [-1]", "training.seeds: seeds should be distinct and not negative"),
         ("epochs = 30", "epochs = 3\nseeds = []", "training.seeds: should hold at least 1"),
+        ("epochs = 30", 'epochs = 3\naugment = "cutot"', "training.augment[0]: no 'cutot'; did you mean 'cutout'?"),
+        ("epochs = 30", 'epochs = 3\nprecision = "fp16"', "training.precision: should be 'auto', 'fp32' or 'bf16'"),
         ("epochs = 30", "epochs = 3\nmilestones = [0.7, 0.2]", "training.milestones: milestones should be rising"),
         ("epochs = 30", "epochs = 3\nmilestones = [100.0]", "training.milestones: milestones should be rising"),
         ('norm = "Linf"', 'norm = "linf"', "threat.norm: should be 'Linf', 'L2' or 'L1', not \"linf\""),

@@ -56,7 +56,7 @@ def show_plan(console: Console, items: Sequence[Item], workers: int) -> None:
     todo = [item for item in items if item.state == "run"]
     counts = [(len(todo), "to run"), (sum(item.cached for item in items), "cached")]
     counts.append((sum(item.state == "skip" for item in items), "skipped"))
-    line = f"{len(items)} jobs: " + ", ".join(f"{n} {word}" for n, word in counts if n)
+    line = f"{len(items)} job{'s' if len(items) > 1 else ''}: " + ", ".join(f"{n} {word}" for n, word in counts if n)
     if todo:
         line += f"; about {span(wall(todo, workers))} with {workers} worker{'s' if workers > 1 else ''} ({basis(todo)})"
     console.print(line)

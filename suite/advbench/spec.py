@@ -101,6 +101,9 @@ def _complaint(item: Any, kind: type[BaseModel], where: str) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         message = "is missing"
+    elif item["type"] == "union_tag_invalid":
+        choices = (tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(","))
+        message = f"no '{item['ctx']['tag']}'{did_you_mean(str(item['ctx']['tag']), choices)}"
     elif item["type"] == "too_short":
         message = f"should hold at least {item['ctx']['min_length']}"
     elif message.startswith(("Input should ", "String should ")):

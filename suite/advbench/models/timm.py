@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from typing import Any
 
 from pydantic import Field
@@ -25,14 +27,11 @@ class Timm(Library):
 
     @classmethod
     def known(cls) -> list[str]:
-        import timm
-
+        timm = _timm()
         return [*timm.list_models(), *timm.list_models(pretrained=True)]
 
     def make(self, shape: Shape, classes: int) -> tuple[nn.Module, bool]:
-        import timm
-
-        create: Any = timm.create_model
+        create: Any = _timm().create_model
         patch = self.patch_size or (PATCH if self.fits(shape) else None)
         # Only its constructor knows what a network takes; convolutional ones take neither size.
         tries: list[dict[str, Any]] = [{"img_size": shape[1:], "patch_size": patch}] if patch else []
@@ -49,8 +48,14 @@ class Timm(Library):
         raise AssertionError("the last try returns or raises")
 
     def download(self) -> Published:
-        import timm
-
-        network = timm.create_model(self.arch, pretrained=True)
+        network = _timm().create_model(self.arch, pretrained=True)
         told: Any = network.pretrained_cfg
         return Published(network.state_dict(), tuple(told["mean"]), tuple(told["std"]))
+
+
+def _timm() -> Any:
+    with warnings.catch_warnings():
+        # Importing it runs deprecated parts of torch, which is nothing that a user of ours could change.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module("timm")
