@@ -87,11 +87,19 @@ def states(items: Sequence[Item], results: Path, index: Index, device: str, *, a
 
 
 def _here(item: Item, device: str) -> Item:
-    """Skip a job that needs an accelerator where there is none or where none was asked for."""
-    if item.cached or item.skip or item.job is None or not item.job.accelerator:
+    """Skip a job that needs more devices than there are or than were asked for."""
+    if item.cached or item.skip or item.job is None or not (item.job.accelerator or item.processes > 1):
         return item
-    if device == "cpu" or (device == "auto" and not machine.accelerators()):
+    found = [] if device == "cpu" else machine.accelerators()
+    if item.job.accelerator and not found:
         return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
+    if device in found:
+        found = [device]
+    have, what = (len(found), "accelerator") if found else (machine.cores(), "core")
+    if item.processes > have:
+        why = f"is shared by {item.processes} processes, and there {'is' if have == 1 else 'are'} {have} {what}"
+        why += f"{'' if have == 1 else 's'}; set processes to {have}"
+        return item.model_copy(update={"skip": why})
     return item
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from advbench.defense import TrainState
 from advbench.plan import Job
 from advbench.record import write_bytes
+from advbench.seeds import derive
 
 Weights = dict[str, Tensor]
 
@@ -40,11 +41,16 @@ class Progress:
 def _made_by(job: Job, device: torch.device) -> dict[str, str]:
     # Another device or build computes other numbers, and random states do not move between devices. Such a training
     # starts over: half an epoch of each would be a result that nobody can repeat.
-    return {"train_id": job.train_id, "device": device.type, "torch": str(torch.__version__)}
+    return {"train_id": job.shared_id, "device": device.type, "torch": str(torch.__version__)}
 
 
 def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> None:
-    """Write everything that the rest of the training depends on. Raises TypeError for memory that cannot be kept."""
+    """Write everything that the rest of the training depends on. Raises TypeError for memory that cannot be kept.
+
+    Of processes that train together the first one writes; the others have nothing else to say.
+    """
+    if not state.group.first:
+        return
     buffer = io.BytesIO()
     content = {
         "made_by": _made_by(job, device),
@@ -72,13 +78,18 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
 
 
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
-    """Continue from `path` if it holds this very training; otherwise leave everything as it is."""
+    """Continue from `path` if it holds this very training; otherwise leave everything as it is.
+
+    The number of processes may be another one: they all go on from what the first one reads.
+    """
     try:
+        content = state.group.told(path.read_bytes() if state.group.first and path.is_file() else None)
         # On the CPU: optimizers keep some of their numbers there, and loading moves the rest by itself.
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(saved, dict) or saved["made_by"] != _made_by(job, device):
             return False
-        memory = torch.load(path, map_location=device, weights_only=True)["memory"] if saved["memory"] else {}
+        kept = saved["memory"]
+        memory = torch.load(io.BytesIO(content), map_location=device, weights_only=True)["memory"] if kept else {}
     except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over
         return False
     vars(at).update(saved["at"])
@@ -89,6 +100,10 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
         state.average.load_state_dict(saved["average"])
     state.memory = memory
     state.noise.generator.set_state(saved["noise"])
+    if not state.group.first:
+        # Dropout should not fall on the same places in every process's part.
+        torch.manual_seed(derive(job.seed, "dropout", at.epoch, state.group.rank, at.step))
+        return True
     torch.set_rng_state(saved["torch"])
     if saved["cuda"] is not None:
         torch.cuda.set_rng_state(saved["cuda"], device)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from advbench.data.base import Examples
+from advbench.exchange import Exchange
 from advbench.losses import cross_entropy
+from advbench.parallel import ALONE, Group
 from advbench.precision import exact
 from advbench.recipe import Training
 from advbench.seeds import Stream
@@ -53,6 +55,12 @@ class TrainState:
     """Whether the defense has used it: a task's field that changes nothing would be a lie."""
     micro: int = 0
     """Examples that fit the device's memory at a time; 0: the whole batch."""
+    group: Group = ALONE
+    """The processes that share this training; one, unless the defense asks for more."""
+    weight: float = 1
+    """What a mean over this process's part of the batch weighs in the mean over processes; 1 for equal parts."""
+    exchange: Exchange | None = None
+    """The model as its gradients are averaged through it, where a defense asks for that in `prepare`."""
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss that the weights descend: the mean over the batch, with the task's label smoothing.
@@ -112,17 +120,30 @@ class Defense(Part):
         total = torch.zeros((), device=x.device)
         for images, labels in state.pieces(x, y):
             loss = self.loss(state, images, labels) * (len(images) / len(x))
-            loss.backward()
+            (loss * state.weight if state.group.world > 1 else loss).backward()
             total += loss.detach()
         self.communicate(state)
         state.optimizer.step()
         return total
 
     def communicate(self, state: TrainState) -> None:
-        """Change the gradients between the backward pass and the update: average them over workers.
+        """Change the gradients between the backward pass and the update: their mean over processes, here.
 
         Clipping (`training.clip_norm`) comes later, whoever calls the optimizer.
         """
+        if state.group.world > 1:
+            state.group.average([p.grad for p in state.model.parameters() if p.grad is not None])
+
+    def workers(self) -> int:
+        """Processes that share the training: each takes its part of every batch."""
+        return 1
+
+    def needs(self) -> tuple[Literal["unlabelled"], ...]:
+        """What the task has to offer beside labelled images."""
+        return ()
+
+    def prepare(self, state: TrainState) -> None:
+        """Once, before the first step: change the network, wrap it. Called in every process, after a resumption too."""
 
     def optimizer(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
         """The task's optimizer over all parameters. The learning rate is set before every step."""

@@ -82,6 +82,13 @@ class Job(Spec):
         return _digest(self._training())
 
     @property
+    def shared_id(self) -> str:
+        """`train_id` whatever the number of processes: what a checkpoint holds can be gone on with by more or fewer."""
+        training = self._training()
+        defense = {k: v for k, v in training["defense"].items() if k != "processes"}
+        return _digest(training | {"defense": defense})
+
+    @property
     def id(self) -> str:
         """Names the result."""
         evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
@@ -116,6 +123,8 @@ class Item(Spec):
     records: int = 0
     """From how many earlier records; 0: from the speed of its model, measured here."""
     work: Work | None = None
+    processes: int = 1
+    """That share its training, each on a device of its own."""
     skip: str = ""
     """Why it cannot run here."""
     cached: bool = False

@@ -34,7 +34,8 @@ VOLATILE = frozenset(
         "provenance.git",
     }
 )
-"""The fields in which a record may differ from its own rerun on the same machine."""
+"""The fields in which a record may differ from its own rerun on the same machine, beside those of `history.extra`
+whose names end with _seconds."""
 
 
 class Accuracy(Spec):
@@ -243,4 +244,6 @@ def stable(record: Record) -> dict[str, Any]:
         values = plain[section]
         for item in values if isinstance(values, list) else [values]:
             item.pop(field, None)
+    for line in plain["history"]:
+        line["extra"] = {name: value for name, value in line["extra"].items() if not name.endswith("_seconds")}
     return plain

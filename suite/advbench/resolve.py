@@ -167,6 +167,7 @@ class _Items:
         for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
             made = build(kind, entry.fields)
             training, deviations = _training(task.training, entry.training, _where(number, entry))
+            _shared(made, training, task.data, _where(number, entry))
             norms = [(made.name, made.norms), *((f"the attack '{a.name}'", a.norms) for a in attacks)]
             unfit = [f"{who} is not defined for {task.threat.norm}" for who, n in norms if task.threat.norm not in n]
             first = Job(
@@ -192,6 +193,7 @@ class _Items:
                 seed=first.seed,
                 base=self.base,
                 job=first,
+                processes=made.workers(),
                 skip="; ".join(unfit),
                 **self._price(first, made, model, attacks),
             )
@@ -222,6 +224,16 @@ class _Items:
 
 def _where(number: int, entry: Defended) -> str:
     return f'defense[{number}] "{entry.name or entry.file}"'
+
+
+def _shared(made: Defense, training: Training, data: Data, where: str) -> None:
+    """Refuse a task that does not offer what a defense needs. Raises BadInput."""
+    if "unlabelled" in made.needs() and data.unlabelled is None:
+        raise BadInput(f"{where}: needs unlabelled images; give the task a [data.unlabelled] table with a count")
+    if training.batch < 2 * made.workers():
+        raise BadInput(
+            f"{where}: {made.workers()} processes share a batch of {training.batch}; each should have 2 images at least"
+        )
 
 
 def _training_errors(task: Task) -> list[str]:

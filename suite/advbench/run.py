@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -27,14 +28,11 @@ from advbench import find, flags, machine
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
-from advbench.data.base import DataSet
-from advbench.data.subsets import choose
 from advbench.evaluate import Verdicts, evaluate
-from advbench.models.base import Model
+from advbench.launch import together
 from advbench.plan import Item, Job, record_folder, run_folder
+from advbench.prepare import prepare
 from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
-from advbench.seeds import derive
-from advbench.start import start
 from advbench.task import Evaluation
 from advbench.threat import Threat
 from advbench.train import Diverged, Tell, Trained, train
@@ -43,26 +41,27 @@ KEPT = 64
 """Broken examples that a record keeps as images, for audits and for eyes."""
 
 
-def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: Tell) -> Record:
-    """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong."""
+def run_job(
+    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, places: Sequence[str] = ()
+) -> Record:
+    """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong.
+
+    `places`: the devices, this one first, of a training that several processes share; without them the first ones.
+    """
     job = item.job
     assert job is not None
     folder = run_folder(results, job.path)
-    torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    if device.type == "cuda":
-        # float32 means float32: torch lets convolutions round to TF32 by default, and the ledger must not.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        torch.cuda.reset_peak_memory_stats(device)
-
-    dataset = _dataset(job, root)
-    subsets = choose(dataset, job.data, device)
-    torch.manual_seed(derive(job.seed, "init"))
-    network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
-    model = network.to(device)
+    ready = prepare(item, root, device)
+    subsets, model, defense = ready.subsets, ready.model, ready.defense
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    defense = find.job_defense(job, item.base)
-    trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
+    began = dict(ready.began)
+    if (processes := defense.workers()) > 1:
+        one = device.type == "cpu"
+        places = places if len(places) == processes else ["cpu" if one else f"cuda:{n}" for n in range(processes)]
+        trained = together(item, results, root, places, tell)
+        began["processes"] = processes
+    else:
+        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
     digests = {name: _keep(folder / f"{name}.safetensors", w) for name, w in _weights(trained).items()}
 
     attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in job.evaluation.attacks]
@@ -75,7 +74,7 @@ def run_job(item: Item, results: Path, root: Path, device: torch.device, tell: T
         build = f"{device.type}/{torch.__version__}/{version('pyautoattack')}"
         key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
         found[name] = evaluate(
-            model, subsets.test, threat, ladder, how, dataset.classes, folder / "journal" / name, key, tell
+            model, subsets.test, threat, ladder, how, ready.classes, folder / "journal" / name, key, tell
         )
     verdicts = found[job.evaluation.checkpoint]
     largest = int(subsets.validation.labels.bincount().max()) / len(subsets.validation)
@@ -104,28 +103,17 @@ def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ())
     return save(record, record_folder(results, job.path))
 
 
-def attempt(item: Item, results: Path, root: Path, device: torch.device, tell: Tell) -> Record:
+def attempt(
+    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, places: Sequence[str] = ()
+) -> Record:
     """`run_job`, with whatever it raises turned into a FAILED record."""
     assert item.job is not None
     try:
-        return run_job(item, results, root, device, tell)
+        return run_job(item, results, root, device, tell, places)
     except Diverged as error:
         return failed(item.job, results, f"Diverged: {error}", error.history)
     except Exception:  # a defense file may raise anything; the other jobs go on
         return failed(item.job, results, traceback.format_exc())
-
-
-_loaded: dict[str, DataSet] = {}
-
-
-def _dataset(job: Job, root: Path) -> DataSet:
-    if job.data_sha256 not in _loaded:
-        _loaded.clear()  # one at a time: a worker's next job is most often of the same task
-        dataset = find.read_data(job.data, root)
-        if dataset.sha256 != job.data_sha256:
-            raise RuntimeError(f"the data '{job.data.name}' changed since the plan was made; run again")
-        _loaded[job.data_sha256] = dataset
-    return _loaded[job.data_sha256]
 
 
 def _weights(trained: Trained) -> dict[str, Weights]:

@@ -7,6 +7,7 @@ and a stream can be made again at any epoch or block without replaying the ones 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -46,12 +47,31 @@ class Stream:
 
     def __init__(self, source: torch.Generator) -> None:
         self.generator = source
+        self.rank, self.world = 0, 1
+        self.rows = slice(0, 0)
+        self.size = 0
+
+    def share(self, rank: int, world: int, rows: slice, size: int) -> None:
+        """From here on, process `rank` of `world` draws for `rows` of a batch of `size`.
+
+        All draw for the whole batch from equal generators and keep their own part, so that each example meets the
+        same numbers whoever has it, and no two examples meet the same ones.
+        """
+        self.rank, self.world, self.rows, self.size = rank, world, rows, size
 
     def uniform(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x).uniform_(-1, 1, generator=self.generator)
+        return self._mine(x, lambda whole: whole.uniform_(-1, 1, generator=self.generator))
 
     def normal(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x).normal_(generator=self.generator)
+        return self._mine(x, lambda whole: whole.normal_(generator=self.generator))
+
+    def _mine(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.world == 1:
+            return draw(torch.empty_like(x))
+        if len(x) == self.rows.stop - self.rows.start:
+            return draw(x.new_empty((self.size, *x.shape[1:])))[self.rows]
+        # A piece of the part, or more than it: still nobody else's numbers.
+        return draw(x.new_empty((self.world, *x.shape)))[self.rank]
 
 
 class BlockNoise:

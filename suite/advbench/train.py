@@ -23,17 +23,21 @@ from advbench.data.augment import augment
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
+from advbench.parallel import ALONE, Group
 from advbench.passes import Passes, counting
 from advbench.plan import Job
 from advbench.precision import Engine, choose, fast, proven
-from advbench.recipe import Training
 from advbench.record import Epoch
+from advbench.schedule import ball, learning_rate
 from advbench.seeds import Stream, derive, generator
 from advbench.threat import Threat
+from advbench.totals import Totals
 from advbench.validate import validate
 
 Tell = Callable[[str, int, int, str], None]
 """Progress: stage, done, of how many, and a few words."""
+AGREE = 16
+"""Steps after which processes that train together ask whether it is time for a checkpoint."""
 
 
 class Diverged(Exception):
@@ -58,34 +62,27 @@ class Trained:
     """How the training passes ran."""
 
 
-def learning_rate(training: Training, progress: float) -> float:
-    """The schedule at a share `progress` of training, 0 to 1."""
-    warm = training.warmup / training.epochs
-    peak = training.lr * (progress / warm if progress < warm else 1)
-    match training.schedule:
-        case "cyclic":
-            rising, falling = progress / training.peak, (1 - progress) / (1 - training.peak)
-            return peak * min(rising, falling)
-        case "piecewise":
-            return peak * training.decay ** sum(progress >= m for m in training.milestones)
-        case "cosine":
-            return peak * (1 + math.cos(math.pi * progress)) / 2
-        case "constant":
-            return peak
-
-
-def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkpoint: Path, tell: Tell) -> Trained:
+def train(
+    job: Job,
+    subsets: Subsets,
+    defense: Defense,
+    model: nn.Module,
+    checkpoint: Path,
+    tell: Tell,
+    group: Group = ALONE,
+) -> Trained:
     """Train `model` in place. `checkpoint` is read if it belongs to this job, written as training goes on.
 
     With `training.average` the moving average of the weights is what is validated and left, and `model` keeps the
-    weights it stepped through. Raises Diverged when an epoch's loss is not finite.
+    weights it stepped through. In a `group` every process takes its part of each batch; the first one validates,
+    reads and writes the checkpoint, and alone has the best weights. Raises Diverged when an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
     device = data.device
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    # The last, smaller batch counts too, unless it is a single example, which has no batch statistics.
-    steps = max(1, len(data) // training.batch + (len(data) % training.batch > 1))
-    state = TrainState(model.train(), defense.optimizer(model, training), threat, _stream(job, device, 0))
+    # The last, smaller batch counts too, unless a process would get a single example, which has no batch statistics.
+    steps = max(1, len(data) // training.batch + (len(data) % training.batch >= 2 * group.world))
+    state = TrainState(model.train(), defense.optimizer(model, training), threat, _stream(job, device, 0), group=group)
     state.smoothing, state.unlabelled = training.label_smoothing, subsets.unlabelled
     if training.clip_norm:
         _clip(state.optimizer, training.clip_norm)
@@ -100,6 +97,7 @@ def train(job: Job, subsets: Subsets, defense: Defense, model: nn.Module, checkp
             stack.enter_context(fast(state.average.module, replace(engine, compiled=False)))
         if resume(checkpoint, job, device, state, at):
             tell("train", at.epoch, training.epochs, "resumed")
+        defense.prepare(state)
         _epochs(job, subsets, defense, state, at, steps, checkpoint, tell)
     return Trained(
         last=_copy(_result(state)),
@@ -123,7 +121,9 @@ def _epochs(
     training, data = job.training, subsets.train
     device, model = data.device, state.model
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    written = time.monotonic()
+    written, group = time.monotonic(), state.group
+    # Augmentation and dropout draw for a process's own part of the batch alone.
+    mine = () if group.first else (group.rank,)
 
     def say(words: str) -> None:
         tell("train", at.epoch, training.epochs, words)
@@ -131,33 +131,38 @@ def _epochs(
     while at.epoch < training.epochs:
         model.train()
         order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch))
-        left = order[at.step * training.batch : steps * training.batch]
+        left = order[at.step * training.batch : steps * training.batch].split(training.batch)
         if at.step == 0:
             state.noise = _stream(job, device, at.epoch)
-            torch.manual_seed(derive(job.seed, "dropout", at.epoch))
-        started = time.perf_counter()
-        totals, latest = _Totals(at), list[Tensor]()
-        with counting(model) as passes, closing(data.batches(left, training.batch)) as batches:
-            for step, (x, y) in enumerate(batches, at.step):
+            torch.manual_seed(derive(job.seed, "dropout", at.epoch, *mine))
+        totals, latest, first = Totals(at, group), list[Tensor](), at.step
+        shares = [batch[group.rows(len(batch))] for batch in left]
+        with counting(model) as passes, closing(data.batches(shares)) as batches:
+            for step, (x, y) in enumerate(batches, first):
                 _set(state, job, threat, (at.epoch * steps + step) / (training.epochs * steps), at.epoch)
+                if group.world > 1:
+                    count = len(left[step - first])
+                    state.noise.share(group.rank, group.world, group.rows(count), count)
+                    state.weight = group.weight(count)
                 if training.augment:
-                    draws = generator(device, job.seed, "augment", at.epoch, step)
+                    draws = generator(device, job.seed, "augment", at.epoch, step, *mine)
                     x = augment(x, training.augment, draws, data.peak)
                 totals.add(_step(defense, state, data.scaled(x), y, passes, say), len(y), state.report)
-                near_end = step + 1 >= steps - (LATEST if state.average else 0)
                 if state.average:
                     state.average.update_parameters(model)
                     if step >= steps - LATEST and passes.seen is not None:
                         latest.append(passes.seen)
-                if time.monotonic() - written > 60 * training.checkpoint_minutes and not near_end:
-                    totals.into(at, passes.forward, passes.backward, started)
-                    passes.forward = passes.backward = 0
-                    at.step, started, totals = step + 1, time.perf_counter(), _Totals(at)
+                near_end = step + 1 >= steps - (LATEST if state.average else 0)
+                if near_end or (group.world > 1 and step % AGREE):
+                    continue
+                if group.told(time.monotonic() - written > 60 * training.checkpoint_minutes):
+                    totals.into(at, passes)
+                    at.step, totals = step + 1, Totals(at, group)
                     save(checkpoint, job, device, state, at)
                     written = time.monotonic()
         if state.average:
             passes.forward += estimate_batch_norm(state.average.module, latest)
-        totals.into(at, passes.forward, passes.backward, started)
+        totals.into(at, passes)
         _end_epoch(job, subsets.validation, state, at, min(len(data), steps * training.batch), threat, defense)
         line = at.history[-1]
         say(f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
@@ -214,36 +219,13 @@ def _result(state: TrainState) -> nn.Module:
     return state.average.module if state.average else state.model
 
 
-class _Totals:
-    """Sums of one stretch of an epoch, kept on the device so that no step waits for it."""
-
-    def __init__(self, at: Progress) -> None:
-        self.loss: Tensor | float = at.loss_sum
-        self.reports: dict[str, tuple[Tensor | float, int]] = dict(at.reports)
-
-    def add(self, loss: Tensor, count: int, report: dict[str, Tensor | float]) -> None:
-        self.loss = self.loss + loss * count
-        for name, value in report.items():
-            value = value.detach() if isinstance(value, Tensor) else value  # or an epoch's graphs would pile up
-            total, examples = self.reports.get(name, (0.0, 0))
-            self.reports[name] = (total + value * count, examples + count)
-        report.clear()
-
-    def into(self, at: Progress, forward: int, backward: int, started: float) -> None:
-        at.loss_sum = float(self.loss)  # waits for the device, so the clock is read after it
-        at.reports = {name: (float(total), examples) for name, (total, examples) in self.reports.items()}
-        at.forward += forward
-        at.backward += backward
-        at.seconds += time.perf_counter() - started
-
-
 def _stream(job: Job, device: torch.device, epoch: int) -> Stream:
     return Stream(generator(device, job.seed, "attack", epoch))
 
 
 def _set(state: TrainState, job: Job, threat: Threat, progress: float, epoch: int) -> None:
-    ramp = job.training.eps_ramp / job.training.epochs
-    state.threat = threat.scaled(progress / ramp) if progress < ramp else threat
+    share = ball(job.training, progress)
+    state.threat = threat.scaled(share) if share < 1 else threat
     state.progress, state.epoch = progress, epoch
     rate = learning_rate(job.training, progress)
     for group in state.optimizer.param_groups:
@@ -253,11 +235,13 @@ def _set(state: TrainState, job: Job, threat: Threat, progress: float, epoch: in
 def _end_epoch(
     job: Job, data: Examples, state: TrainState, at: Progress, seen: int, threat: Threat, defense: Defense
 ) -> None:
+    group = state.group
     loss = at.loss_sum / seen
     if not math.isfinite(loss):
         lines = tuple(Epoch(**line) for line in at.history)
         raise Diverged(f"the training loss is {loss} in epoch {at.epoch + 1} of {job.training.epochs}", lines)
-    quick = validate(_result(state), data, threat, job.evaluation.batch)
+    quick = group.told(validate(_result(state), data, threat, job.evaluation.batch) if group.first else None)
+    state.model.train()
     at.history.append(
         {
             "epoch": at.epoch + 1,

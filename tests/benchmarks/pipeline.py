@@ -45,7 +45,7 @@ def data_seconds(data: Examples) -> float:
     order = torch.randperm(len(data))
     started = time.process_time()
     batches = 0
-    for images, _ in data.batches(order, BATCH):
+    for images, _ in data.batches(order.split(BATCH)):
         data.scaled(crop_flip(images, generator("cpu", 0, "augment", 0, batches)))
         batches += 1
     return (time.process_time() - started) / batches

@@ -65,7 +65,9 @@ def test_streamed_examples_are_the_resident_ones(mapped: DataSet) -> None:
         for rows in (slice(None), slice(7, 20), order[:9]):
             assert torch.equal(streamed.pixels(rows), resident.pixels(rows))
         for start in (0, 32, 37):
-            pairs = list(zip(streamed.batches(order[start:], 16), resident.batches(order[start:], 16), strict=True))
+            pairs = list(
+                zip(streamed.batches(order[start:].split(16)), resident.batches(order[start:].split(16)), strict=True)
+            )
             assert len(pairs) == -(-(len(order) - start) // 16)
             for step, (one, other) in enumerate(pairs):
                 rows = order[start + 16 * step :][:16]
@@ -75,7 +77,7 @@ def test_streamed_examples_are_the_resident_ones(mapped: DataSet) -> None:
 
 
 def test_leaving_a_streamed_epoch_ends_its_thread(mapped: DataSet) -> None:
-    batches = choose(mapped, Data(name="x"), "cpu").train.batches(torch.arange(900), 10)
+    batches = choose(mapped, Data(name="x"), "cpu").train.batches(torch.arange(900).split(10))
     next(batches)
     assert "advbench-ahead" in {thread.name for thread in threading.enumerate()}
     batches.close()
@@ -86,7 +88,7 @@ def test_a_reader_s_error_arrives_where_the_batch_is_asked_for(mapped: DataSet) 
     train = choose(mapped, Data(name="x"), "cpu").train
     assert train.places is not None
     broken = replace(train, places=torch.where(torch.arange(900) == 25, 10**6, train.places))
-    batches = broken.batches(torch.arange(900), 10)
+    batches = broken.batches(torch.arange(900).split(10))
     assert [len(labels) for _, labels in (next(batches), next(batches))] == [10, 10]
     with pytest.raises(IndexError):
         next(batches)

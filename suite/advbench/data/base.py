@@ -6,7 +6,7 @@ A source only reads; `checked` alone decides that what was read is a data set, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,24 +104,24 @@ class Examples:
         rows = rows.cpu() if isinstance(rows, Tensor) else rows
         return self.stored[self.places[rows]].to(self.device)
 
-    def batches(self, order: Tensor, size: int) -> Generator[tuple[Tensor, Tensor]]:
-        """Stored images and labels, on the device, of each `size` rows of `order`; streamed ones are read ahead.
+    def batches(self, chosen: Sequence[Tensor]) -> Generator[tuple[Tensor, Tensor]]:
+        """Stored images and labels, on the device, of each of the `chosen` rows (B,); streamed ones are read ahead.
 
         Close it where it may be left early, and the reading stops.
         """
-        chosen = order.to(self.device).split(size)
         if self.places is None:
             for rows in chosen:
+                rows = rows.to(self.device)
                 yield self.stored[rows], self.labels[rows]
             return
-        with closing(ahead(self._gathered(self.places[order.cpu()], size))) as ready:
+        with closing(ahead(self._gathered([self.places[rows.cpu()] for rows in chosen]))) as ready:
             for images, rows in zip(ready, chosen, strict=True):
-                yield images.to(self.device, non_blocking=True), self.labels[rows]
+                yield images.to(self.device, non_blocking=True), self.labels[rows.to(self.device)]
 
-    def _gathered(self, places: Tensor, size: int) -> Iterator[Tensor]:
+    def _gathered(self, chosen: Sequence[Tensor]) -> Iterator[Tensor]:
         """Batches in host memory, locked there for an accelerator, which copies only such memory while it works."""
         pinned = self.device.type == "cuda"
-        for some in places.split(size):
+        for some in chosen:
             batch = torch.empty((len(some), *self.stored.shape[1:]), dtype=self.stored.dtype, pin_memory=pinned)
             yield torch.index_select(self.stored, 0, some, out=batch)
 

@@ -40,9 +40,10 @@ class Event:
 class _Worker:
     def __init__(self, context: SpawnContext, results: Path, root: Path, device: str) -> None:
         self.connection, child = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(child, results, root, device), daemon=True)
+        self.process: SpawnProcess = context.Process(target=_serve, args=(child, results, root, device))
         # A child reads this before it loads torch, whose thread pool has one size for life.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        # Not a daemon, which might not start the processes of a job that several share; it ends with its driver anyway.
         # Born with Ctrl-C blocked: it reaches the whole group, and a worker that is still importing would answer
         # with a traceback. The tracker goes first, because its start unblocks the signal.
         resource_tracker.ensure_running()
@@ -54,15 +55,25 @@ class _Worker:
         child.close()
         self.item: Item | None = None
         self.started = 0.0
+        self.device = device
+        self.lent: _Worker | None = None
+        """Whose job its device takes part in."""
         self.spoilt = False
         """It has run a stranger's file, which may have changed torch's global settings."""
 
-    def take(self, item: Item) -> None:
+    @property
+    def idle(self) -> bool:
+        return self.item is None and (self.lent is None or self.lent.item is None)
+
+    def take(self, item: Item, others: list[_Worker]) -> None:
+        """Start `item`, on the devices of the `others` too."""
+        for other in others:
+            other.lent = self
         self.item, self.started = item, time.monotonic()
         self.spoilt = item.job is not None and item.job.defense["file"] is not None
         # One that died this moment is heard of as the end of its connection, like any other death.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(item)
+            self.connection.send((item, [self.device, *(other.device for other in others)]))
 
     def stop(self) -> None:
         self.process.terminate()
@@ -88,13 +99,18 @@ def run(
         for device in devices[: len(queue)]:
             workers.append(_Worker(context, results, root, device))
         while queue or any(worker.item for worker in workers):
-            for number, worker in enumerate(workers):
-                if worker.item is None and queue:
-                    if worker.spoilt or not worker.process.is_alive():
-                        worker.stop()
-                        worker = workers[number] = _Worker(context, results, root, devices[number])
-                    worker.take(queue.pop(0))
-                    on_event(Event(_item(worker), "start"))
+            while queue and (idle := [worker for worker in workers if worker.idle]):
+                # A job of several processes waits for as many devices, and the jobs behind it wait with it: a smaller
+                # one that slipped in would keep it waiting.
+                needed = min(queue[0].processes, len(workers))
+                if len(idle) < needed:
+                    break
+                worker = idle[0]
+                if worker.spoilt or not worker.process.is_alive():
+                    worker.stop()
+                    workers[workers.index(worker)] = worker = _Worker(context, results, root, worker.device)
+                worker.take(queue.pop(0), idle[1:needed])
+                on_event(Event(_item(worker), "start"))
             ready = wait([worker.connection for worker in workers if worker.item], timeout=0.5)
             for worker in workers:
                 if worker.connection in ready:
@@ -160,14 +176,14 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
         torch.cuda.set_device(device)  # or what says plain "cuda" would land on the first one
     while True:
         try:
-            item: Item = connection.recv()
+            item, places = connection.recv()
         except EOFError:
             return
         log = run_folder(results, item.path) / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         # What a defense file prints belongs to its job, not between the lines of the progress.
         with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news))
+            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news), places)
         connection.send((record.status, 0, 0, record.reason if record.error else _outcome(record)))
 
 

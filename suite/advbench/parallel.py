@@ -1,0 +1,135 @@
+"""Processes that train one model together: who takes which examples, and what they tell each other.
+
+Every process holds the whole model and a part of each batch. Outside `joined` there is one process, for which every
+verb here costs nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+PATIENCE = datetime.timedelta(hours=2)
+"""How long a process waits for the others: the first one also validates. A dead one is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place among those that share a training."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that validates, writes and speaks."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This process's part of `count` examples; the parts differ by one example at the most."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def weight(self, count: int) -> float:
+        """What a mean over this process's rows weighs where means are averaged over processes; 1 for equal parts."""
+        rows = self.rows(count)
+        return (rows.stop - rows.start) * self.world / count
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each of `values`, which every process has in this order, summed over the processes."""
+        if self.world == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(together)
+        return together.tolist()
+
+    def told(self, value: Any) -> Any:
+        """What the first process says, plain values only; the others' `value` is ignored."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replace each gradient by its mean over the processes."""
+        for gradient in gradients:
+            dist.all_reduce(gradient)
+            gradient /= self.world
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(rank: int, world: int, device: torch.device, meet: str) -> Generator[Group]:
+    """Inside, `world` processes form a group; they meet at `meet` (torch's init_method).
+
+    gloo between CPUs; on CUDA nccl, with gloo beside it for what lives on the CPU.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meet, rank=rank, world_size=world, timeout=PATIENCE)
+    try:
+        yield Group(rank, world)
+    finally:
+        dist.destroy_process_group()
+
+
+class _Sum(Function):
+    """A sum over processes, as a function that gradients come back through: they are summed as well."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:  # noqa: ARG004 # torch's signature
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        gradient = gradients[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose training statistics are those of the whole batch, over all processes.
+
+    torch's own SyncBatchNorm exists for accelerators only.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 # torch's name
+        if not self.training:
+            return super().forward(input)
+        x = input if input.dtype == torch.float64 else input.float()
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        total: Any = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count]))
+        mean = total[:-1] / total[-1]
+        centred = x - mean[:, None, None]
+        variance: Any = _Sum.apply(centred.square().sum((0, 2, 3))) / total[-1]
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked += 1
+                move = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean.to(self.running_mean), move)
+                unbiased = variance * total[-1] / (total[-1] - 1)
+                self.running_var.lerp_(unbiased.to(self.running_var), move)
+        out = centred * (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        return out.to(input.dtype)
+
+
+def synchronise(model: nn.Module) -> None:
+    """Give every BatchNorm2d of `model` the statistics of the whole batch; names and values stay."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SynchronisedBatchNorm2d
