@@ -264,3 +264,29 @@ def judged(tmp_path: Path) -> Callable[..., Verdicts]:
         return evaluate(model, test, threat, attacks, validate(Evaluation, fields), classes, journal, key, tell)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ranks(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
+    """A function: a function of the test's file, processes -> what it returned in each of a group of so many."""
+
+    def run(function: Callable[..., Any], world: int) -> list[Any]:
+        folder = tmp_path_factory.mktemp("ranks")
+        file = sys.modules[function.__module__].__file__
+        assert file is not None
+        script = [sys.executable, str(Path(__file__).parent / "rank.py"), file, function.__name__]
+        started = [
+            subprocess.Popen(
+                [*script, str(rank), str(world), f"file://{folder}/meet", str(folder)],
+                env=command_env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        told = [process.communicate(timeout=200)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * world, "\n".join(told)
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+    return run

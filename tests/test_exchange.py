@@ -1,0 +1,108 @@
+"""Gradients on their way: a quantiser without bias, and the same mean in every process, in fewer bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench.exchange import BUCKET, LEVELS, Clock, Exchange, dequantise, quantise
+from advbench.models.mnist_cnn import MnistCnn
+from advbench.parallel import Group
+
+
+def gaussian(buckets: int, seed: int = 0) -> Tensor:
+    return torch.randn(buckets * BUCKET, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_quantiser_is_unbiased_on_fixed_projections():
+    values, draws = gaussian(8), 200
+    directions = torch.randn(20, len(values), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    source = torch.Generator().manual_seed(2)
+    sent = torch.stack([dequantise(*quantise(values, source)) for _ in range(draws)]).double()
+
+    errors = (sent - values) @ directions.T
+    # Each projection's mean error in units of its own standard error: 20 values of a t distribution around 0.
+    score = errors.mean(0) / (errors.std(0) / draws**0.5)
+    assert score.abs().max() < 3.5
+    assert abs(float(score.mean())) < 3 / 20**0.5
+
+
+@pytest.mark.parametrize("buckets", [1, 40, 4_000])
+def test_the_noise_stays_below_the_signal_however_large_the_layer(buckets: int):
+    values = gaussian(buckets)
+    noise = dequantise(*quantise(values, torch.Generator().manual_seed(1))) - values
+
+    relative = float(noise.square().sum() / values.square().sum())
+    # Alistarh et al., lemma 3.1: at most min(d / s^2, sqrt(d) / s) for d entries with one scale.
+    assert relative < min(BUCKET / LEVELS**2, BUCKET**0.5 / LEVELS)
+
+
+def test_values_on_the_grid_pass_unchanged():
+    # A bucket's norm is its only entry, and zero has no sign.
+    alone = torch.zeros(2 * BUCKET)
+    alone[3] = -0.3
+    alone[BUCKET + 5] = 2.0
+    for _ in range(20):
+        torch.testing.assert_close(dequantise(*quantise(alone)), alone, rtol=1e-6, atol=0)
+    assert torch.equal(dequantise(*quantise(torch.zeros(BUCKET))), torch.zeros(BUCKET))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_does_not_become_a_number(bad: float):
+    values = gaussian(2)
+    values[5] = bad
+    back = dequantise(*quantise(values))
+
+    assert not back[:BUCKET].isfinite().any()
+    assert back[BUCKET:].isfinite().all()
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return MnistCnn().build((1, 28, 28), 10).double()
+
+
+def gradients(group: Group) -> dict[str, Any]:
+    """The mean gradient of the group's batch, as each kind of exchange leaves it in this process."""
+    x = torch.rand(12, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    found: dict[str, Any] = {}
+    for kind in ("none", "bf16", "int8"):
+        model = network()
+        if group.rank:
+            for parameter in model.parameters():
+                parameter.data.zero_()  # the first process's weights are everybody's
+        exchange = Exchange(model, kind)
+        exchange.begin(torch.Generator().manual_seed(4), group.rank)
+        clock = Clock(torch.device("cpu"))
+        (exchange.model(x[group.rows(12)]).square().mean() * group.weight(12)).backward()
+        assert 0 < exchange.waited() <= clock.seconds()
+        found[kind] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found[f"{kind} bytes"] = exchange.sent
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_every_process_ends_with_the_same_mean(ranks, world: int):
+    alone = network()
+    x = torch.rand(12, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    alone(x).square().mean().backward()
+    whole = torch.cat([p.grad.flatten() for p in alone.parameters() if p.grad is not None])
+    found = ranks(gradients, world)
+
+    def off(kind: str) -> float:
+        return float((found[0][kind] - whole).norm() / whole.norm())
+
+    for rank in found[1:]:
+        assert all(torch.equal(rank[kind], found[0][kind]) for kind in ("none", "bf16", "int8"))
+    assert off("none") < 1e-12
+    assert off("bf16") < 2**-7
+    # Rounded twice, each time with at most BUCKET / LEVELS^2 of the squared norm, the first time averaged.
+    assert 1e-3 < off("int8") < (2 * BUCKET) ** 0.5 / LEVELS
+    # fp32 gradients in a ring: 2 (M - 1) / M of 4 bytes an entry.
+    ring = 2 * (world - 1) / world * 4 * len(whole)
+    assert found[0]["none bytes"] == pytest.approx(2 * ring, abs=8)  # float64 here
+    assert found[0]["bf16 bytes"] == pytest.approx(ring / 2, abs=8)
+    assert found[0]["int8 bytes"] <= 0.27 * ring
