@@ -57,9 +57,9 @@ class DAT(Defense):
     """Batch norm's statistics over the whole batch. Otherwise each process has its own, as in the authors' code, and
     the first one's running statistics are kept."""
     layerwise: Literal["lamb", "lars", "none"] = "lamb"
-    """Each layer's step has the length lr * ||theta|| (the paper: LAMB with betas 0.9 and 0.999, eps 1e-6, no bias
-    correction, lr 0.01; the authors' code holds ||theta|| at 10 at the most, which is left out here). none: the task's
-    own optimizer."""
+    """Each layer's step has the length lr * ||theta||, and at most that with lars (the paper: LAMB with betas 0.9 and
+    0.999, eps 1e-6, no bias correction, lr 0.01; the authors' code holds ||theta|| at 10 at the most, which is left out
+    here). none: the task's own optimizer. Both come from timm."""
     unlabelled: Literal["none", "pseudo", "agree"] = "none"
     """What an image of the task's unlabelled pool should stay under attack. pseudo: the class that the model gives the
     clean image; agree: the clean image's probabilities, a Kullback-Leibler term."""
@@ -108,7 +108,7 @@ class DAT(Defense):
             exchange.begin(state.noise.generator, state.group.rank)
         terms = self._terms(state, x, y)
         attacked = clock.seconds()
-        total = torch.zeros((), device=x.device)
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
         for left, (images, target, weight) in zip(range(len(terms) - 1, -1, -1), terms, strict=True):
             net = state.model if exchange is None else exchange.model
             with nullcontext() if exchange is None or not left else exchange.model.no_sync():
