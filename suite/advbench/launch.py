@@ -133,11 +133,12 @@ def _serve(
         connection.send(("tell", *news))
 
     with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            device = torch.device(place)
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            with joined(rank, world, device, f"file://{folder}/meet") as group:
+        device = torch.device(place)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        with joined(rank, world, device, f"file://{folder}/meet") as group:
+            # Told before the group is left, or the others would be the first to complain.
+            try:
                 ready = prepare(item, root, device)
                 assert item.job is not None
                 checkpoint = run_folder(results, item.path) / "checkpoint.pt"
@@ -145,11 +146,11 @@ def _serve(
                 trained = train(item.job, ready.subsets, ready.defense, ready.model, checkpoint, listen, group)
                 if group.first:
                     _write(folder / "trained.pt", trained)
-            connection.send(("done",))
-        except Diverged as error:
-            connection.send(("diverged", str(error), [line.plain() for line in error.history]))
-        except BaseException:
-            connection.send(("error", traceback.format_exc()))
+                connection.send(("done",))
+            except Diverged as error:
+                connection.send(("diverged", str(error), [line.plain() for line in error.history]))
+            except BaseException:
+                connection.send(("error", traceback.format_exc()))
 
 
 def _nobody(*news: Any) -> None:
