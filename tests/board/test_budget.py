@@ -103,6 +103,14 @@ def test_a_failed_seed_has_no_number_and_marks_the_mean(trained: Trained) -> Non
         assert budget.places[0].epochs == (1, 1)
 
 
+def test_a_seed_whose_first_epoch_does_not_fit_marks_the_mean_of_the_others(trained: Trained) -> None:
+    quick, slow = trained("a", [0.4], 0, seconds=1.0), trained("a", [0.6], 1, seconds=3.0)
+    (place,) = at(groups(quick, slow), "seconds", 2.0).places
+    assert (place.pgd, place.epochs, place.marked) == (0.4, (0, 1), True)
+    (place,) = at(groups(quick, slow), "seconds", 3.0).places
+    assert (place.pgd, place.epochs, place.marked) == (0.5, (1, 1), False)
+
+
 def test_without_a_history_there_is_no_rank_and_alone_there_is_no_table(trained: Trained, make: Any) -> None:
     elsewhere = make("elsewhere", robust=0.9)
     assert budgets(groups(trained("a", [0.4]), elsewhere)) == ()
