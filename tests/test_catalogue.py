@@ -44,6 +44,7 @@ def test_defenses_and_attacks_name_their_papers_and_norms():
 
     assert defenses["pgd-at"]["norms"] == ["Linf", "L2", "L1"]
     assert (defenses["pgd-at"]["forward"], defenses["pgd-at"]["backward"]) == (11, 11)
+    assert all({"name", "paper", "norms", "forward", "backward"} <= row.keys() for row in defenses.values())
     assert all(row["paper"] for row in [*defenses.values(), *catalogue.rows("attacks")])
 
 
@@ -62,5 +63,6 @@ def test_the_table_shows_every_name_as_it_is(monkeypatch, capsys):
     catalogue.show("models", as_json=False)
 
     out = capsys.readouterr().out
+    assert "passes" in out
     for text in ("a[b]c", ":smile: [bold]x[/bold]", "L2, Linf", " 2 "):
         assert text in out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,7 +16,7 @@ from advbench.execute.local import Event
 from advbench.plan import Item, Job
 from advbench.progress import Show, show_board, show_plan, span
 from advbench.recipe import Training
-from advbench.record import Accuracy, Record, Scores
+from advbench.record import Accuracy, Flag, Record, Scores
 from advbench.task import Data, Evaluation, ThreatModel
 
 ODD = "a[bold]b:smile:"
@@ -151,7 +153,9 @@ def test_on_a_terminal_each_running_job_has_a_bar_until_it_ends():
         assert show.progress.tasks[0].completed == 1
 
 
-def test_the_board_shows_a_failed_seed_beside_the_others():
+@pytest.fixture
+def record() -> Callable[..., Record]:
+    """A record of the task `t`, half of whose test examples withstood everything."""
     job = Job(
         task="t",
         title=ODD,
@@ -168,11 +172,18 @@ def test_the_board_shows_a_failed_seed_beside_the_others():
         accelerator=False,
     )
     half = Accuracy(accuracy=0.5, low=0.4, high=0.6, n=100, protocol="autoattack")
-    values = {"schema": 1, "id": "0", "task": "t", "defense": "d", "label": "d", "job": job.plain()}
-    good = Record.model_validate({**values, "seed": 0, "status": "ok", "scores": Scores(clean=half, robust=half)})
-    bad = Record.model_validate({**values, "seed": 1, "status": "failed", "error": "no"})
+    values = {"schema": 1, "id": "0", "task": "t", "defense": "d", "label": "d", "job": job.plain(), "status": "ok"}
+
+    def build(seed: int, robust: float = 0.5, **fields: Any) -> Record:
+        scores = Scores(clean=half, robust=half.model_copy(update={"accuracy": robust}))
+        return Record.model_validate({**values, "seed": seed, "scores": scores, **fields})
+
+    return build
+
+
+def test_the_board_shows_a_failed_seed_beside_the_others(record: Callable[..., Record]):
     made = console()
-    [section] = sections([good, bad])
+    [section] = sections([record(0), record(1, status="failed", scores=None, error="no")])
     show_board(made, section)
 
     assert "50.0% FAILED" in shown(made)
@@ -216,3 +227,14 @@ def test_a_plan_says_where_its_estimate_comes_from(records, words):
     show_plan(made, [items(1, records=count)[0] for count in records], 1)
 
     assert f"with 1 worker ({words})" in shown(made)
+
+
+def test_the_board_marks_a_collapsed_seed_and_the_mean_that_holds_it(record: Callable[..., Record]):
+    made = console()
+    collapsed = Flag(name="catastrophic-overfitting", message="...")
+    [section] = sections([record(0), record(1, 0.02, flags=(collapsed,)), record(2)])
+    show_board(made, section)
+
+    [row] = [line for line in shown(made).splitlines() if "│ d " in line]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["d", "50.0%", "34.0%†", "50.0% 2.0%† 50.0%", "", "1 of 3 collapsed"]

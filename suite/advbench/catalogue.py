@@ -11,6 +11,9 @@ from rich.table import Table
 from advbench import task
 from advbench.spec import Part
 
+HEADERS = {"forward": "forward passes a step", "backward": "backward passes a step"}
+"""Column titles that say more than the keys of the JSON; passes are of a training example."""
+
 
 def rows(kind: str) -> list[dict[str, Any]]:
     """One row for each thing of `kind`: name, a line about it, and what else is known."""
@@ -47,6 +50,7 @@ def _task(path: Any) -> dict[str, Any]:
 
 
 def _defense(name: str) -> dict[str, Any]:
+    """`forward` and `backward` are the example passes that a training example costs in a step."""
     from advbench import find
 
     made = find.defense(task.shipped("baselines") / f"{name.replace('-', '_')}.py")
@@ -69,7 +73,7 @@ def show(kind: str, *, as_json: bool) -> None:
         return
     table = Table()
     for column in found[0]:
-        table.add_column(column, overflow="fold")
+        table.add_column(HEADERS.get(column, column), overflow="fold")
     for row in found:
         table.add_row(
             *(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from advbench.board.rows import MARK
 from advbench.board.table import Section
 from advbench.execute.local import Event
 from advbench.plan import Item
@@ -106,22 +107,22 @@ def show_skipped(console: Console, items: Sequence[Item]) -> None:
 
 
 def show_board(console: Console, section: Section) -> None:
-    """A task's standing as a table; the pages say more."""
+    """A task's standing as a table; a number that needs its notes is marked as on the pages, which say more."""
     table = Table(title=f"{section.title}: {section.setting}", title_justify="left")
     for column in ("defense", "clean", f"robust ({section.protocol})", "seeds", "training", "notes"):
         table.add_column(column, justify="right" if column in ("clean", "training") else "left", overflow="fold")
     for group in section.groups:
         seeds = " ".join(
-            "FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None) for r in group.rows
+            "FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None, r.marked) for r in group.rows
         )
         cost = span(group.train_seconds) if group.train_seconds else ""
         notes = "; ".join(note.text for note in group.notes)
-        table.add_row(group.label, _percent(group.clean), _percent(group.robust), seeds, cost, notes)
+        table.add_row(group.label, _percent(group.clean), _percent(group.robust, group.marked), seeds, cost, notes)
     console.print(table)
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
+def _percent(share: float | None, marked: bool = False) -> str:
+    return "" if share is None else f"{share:.1%}{MARK if marked else ''}"
 
 
 def _plain(text: str) -> TextColumn:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from advbench.record import Accuracy, Cost, Flag, Record, Scores, save
+from advbench.record import Accuracy, Cost, Epoch, Flag, Record, Scores, save
 
 Make = Callable[..., Record]
 COLLAPSED = Flag(name="catastrophic-overfitting", message="PGD fell to 3 % at epoch 17.", evidence={"epoch": 17})
@@ -67,6 +67,33 @@ def make() -> Make:
             provenance={"torch": "2.15.0"},
             error=error,
         )
+
+    return record
+
+
+@pytest.fixture
+def trained(make: Make) -> Make:
+    """A record whose epochs have these PGD accuracies, and cost `forward` + `backward` passes and `seconds` each."""
+
+    def record(
+        label: str,
+        pgd: list[float],
+        seed: int = 0,
+        *,
+        clean: list[float] | None = None,
+        forward: int = 10,
+        backward: int = 10,
+        seconds: float = 1.0,
+        **fields: Any,
+    ) -> Record:
+        common: dict[str, Any] = {"loss": 1.0, "fgsm": 0.5, "top_class": 0.1, "eps": 0.1, "lr": 0.1}
+        cost: dict[str, Any] = {"forward": forward, "backward": backward, "seconds": seconds}
+        cleans = clean or [0.9] * len(pgd)
+        lines = [
+            Epoch(epoch=i + 1, clean=c, pgd=p, **common, **cost)
+            for i, (p, c) in enumerate(zip(pgd, cleans, strict=True))
+        ]
+        return make(label, seed, **fields).model_copy(update={"history": tuple(lines)})
 
     return record
 

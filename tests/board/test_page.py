@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from advbench.board import build
 from advbench.board.page import amount, duration, escape_markdown, percent
 from advbench.record import Flag, Record
 
 Lay = Callable[..., Path]
 DASH = "\N{EN DASH}"
+COLLAPSED = Flag(name="catastrophic-overfitting", message="PGD fell to 3 % at epoch 17.")
 NAMES = ["README.md", "index.html", "board.csv", "board.json"]
 HOSTILE = "<script>alert('x')</script>|`*_[a](b)"
 
@@ -58,8 +61,8 @@ def test_readme_shows_seeds_marks_failures_and_the_caveat(tmp_path: Path, lay: L
         "| free-at | 1 | 90.0 | **40.0** | 40.0 | - | 60.0 | 10.0 s | 5.1 M | trained differently: epochs 8 |" in lines
     )
     assert (
-        "| pgd-at | 2 | 90.0 | **31.5** † | 60.0, 3.0† | 3.0-60.0 | 60.0 | 10.5 s | 5.1 M "
-        "| 1 of 2 catastrophic-overfitting |" in lines
+        "| pgd-at | 2 | 90.0 | **31.5** † | 60.0, 3.0† | 3.0-60.0 | 60.0 † | 10.5 s | 5.1 M "
+        "| 1 of 2 collapsed |" in lines
     )
     assert (
         "| mart | 1 | - | FAILED | FAILED | - | - | - | - | 1 of 1 FAILED: RuntimeError: loss is not finite |" in lines
@@ -67,6 +70,54 @@ def test_readme_shows_seeds_marks_failures_and_the_caveat(tmp_path: Path, lay: L
     assert sum("fewer than three seeds never support a claim" in line for line in lines) == 2
     tables = [line for line in lines if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {11}
+
+
+@pytest.fixture
+def spent(trained: Any) -> list[Record]:
+    """Three defenses at unequal cost: a collapsed seed, a failed one, and one whose epoch is beyond the passes."""
+    return [
+        trained("pgd-at", [0.4, 0.5], 0, robust=0.5, forward=110, backward=110),
+        trained("fast-at", [0.35, 0.3], 0, robust=0.4, forward=20, backward=20),
+        trained("fast-at", [0.45, 0.0], 1, robust=0.1, forward=20, backward=20, flags=(COLLAPSED,)),
+        trained("fast-at", [0.9], 2, error="Diverged: the training loss is nan"),
+        trained("standard", [0.1, 0.05], 0, robust=0.0, clean=[0.8, 0.9], forward=10, backward=10, seconds=0.5),
+    ]
+
+
+def test_readme_ranks_at_equal_budgets_and_marks_the_same_seeds(tmp_path: Path, lay: Lay, spent: list[Record]) -> None:
+    build(lay(tmp_path, *spent))
+    lines = (tmp_path / "README.md").read_text(encoding="utf-8").replace(DASH, "-").splitlines()
+    start = lines.index("| Defense | # | After 2 epochs | # | After 80 passes | # | After 2.0 s |")
+    assert lines[start + 2 : start + 5] == [
+        "| pgd-at | 1 | 50.0 (50.0) | - | - (-) in 0 epochs | 1 | 50.0 (50.0) in 2 epochs |",
+        "| fast-at | 2 | {0} | 1 | {0} in 2 epochs | 2 | {0} in 2 epochs |".format("40.0† (35.0, 45.0†, FAILED)"),
+        "| standard | 3 | 5.0 (5.0) | 2 | 5.0 (5.0) in 2 epochs | 3 | 5.0 (5.0) in 2 epochs |",
+    ]
+    assert any("validation" in line and "not the robust accuracy" in line for line in lines[start + 5 :])
+
+
+def test_html_draws_a_step_line_a_seed_and_marks_the_collapsed_one(
+    tmp_path: Path, lay: Lay, spent: list[Record]
+) -> None:
+    build(lay(tmp_path, *spent))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert Tags(text).seen.count("caption") == 3
+    # Passes 40 to 440 on a log scale: standard's first epoch, 20, is the left end, 440 the right one.
+    steps = re.findall(r'class="step( bad)?" d="([^"]*)"', text)
+    assert steps == [
+        ("", "M121.4 23.4H155.0V20.0"),
+        ("", "M38.6 25.1H72.3V25.1"),
+        (" bad", "M38.6 21.7H72.3V21.7"),
+        ("", "M5.0 33.6H38.6V35.3"),
+    ]
+    assert '<span class="bad" title="seed 1: collapsed">45.0†</span>' in text
+    assert '<span class="seed bad" title="seed 1: collapsed">10.0' in text
+
+
+def test_pages_without_a_history_have_no_budgets(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
+    build(lay(tmp_path, *records))
+    for name in ("README.md", "index.html"):
+        assert "equal budgets" not in (tmp_path / name).read_text(encoding="utf-8")
 
 
 def test_html_is_balanced_complete_and_asks_for_nothing(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
@@ -85,8 +136,10 @@ def test_html_is_balanced_complete_and_asks_for_nothing(tmp_path: Path, lay: Lay
     assert "1 of 1 FAILED: RuntimeError: loss is not finite" in page.text
 
 
-def test_rows_of_html_tables_have_as_many_cells_as_columns(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
-    build(lay(tmp_path, *records))
+def test_rows_of_html_tables_have_as_many_cells_as_columns(
+    tmp_path: Path, lay: Lay, records: list[Record], spent: list[Record]
+) -> None:
+    build(lay(tmp_path, *(r.model_copy(update={"task": "v"}) for r in spent), *records))
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     for table in re.findall(r"<table.*?</table>", text, re.S):
         # Of the header only the upper row: the lower one stands under cells that span both.

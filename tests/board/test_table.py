@@ -66,6 +66,34 @@ def test_a_flagged_seed_stays_in_the_mean_and_marks_it(make: Any) -> None:
     assert notes(group) == ["1 of 3 dead"]
 
 
+def test_flags_are_said_in_plain_words(make: Any) -> None:
+    def fallen(best: Any, last: Any) -> Flag:
+        evidence = {"best": best, "best_epoch": 75, "last": last, "drop": 0.1}
+        return Flag(name="robust-overfitting", message="...", evidence=evidence)
+
+    collapsed = Flag(name="catastrophic-overfitting", message="...")
+    odd = Flag(name="robust-overfitting", message="...", evidence={"best": None, "last": [1]})
+    records = [
+        make("a", 0, flags=(collapsed, fallen(0.521, 0.44))),
+        make("a", 1),
+        make("a", 2, flags=(fallen(0.5, 0.4),)),
+        make("b", flags=(odd,)),
+        make("c", flags=(Flag(name="something-new", message="..."),)),
+    ]
+    (section,) = sections(records)
+    by_label = {group.label: group for group in section.groups}
+    assert notes(by_label["a"]) == [
+        "1 of 3 collapsed",
+        "2 of 3 overfitted robustly: PGD fell from 52.1% to 44.0%, from 50.0% to 40.0%",
+    ]
+    assert notes(by_label["b"]) == ["1 of 1 overfitted robustly"]
+    assert notes(by_label["c"]) == ["1 of 1 something-new"]
+    remarks = [row.remark for row in by_label["a"].rows]
+    assert remarks == ["seed 0: collapsed, overfitted robustly", "seed 1", "seed 2: overfitted robustly"]
+    # Data keep the flag's own name.
+    assert by_label["a"].flags == {"catastrophic-overfitting": 1, "robust-overfitting": 2}
+
+
 def test_a_failed_seed_is_no_number_but_a_note(make: Any) -> None:
     trace = "Traceback (most recent call last):\n  File x\nRuntimeError: loss is not finite\n\n"
     (section,) = sections([make(seed=0, robust=0.6), make(seed=1, error=trace), make(seed=2, error="")])

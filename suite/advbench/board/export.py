@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from advbench.board.budget import Budget
 from advbench.board.rows import Group, Row, outward
 from advbench.board.table import Section
 
@@ -83,6 +84,26 @@ def _task(section: Section) -> dict[str, Any]:
         "setting": section.setting,
         "protocol": section.protocol,
         "groups": [_group(group) for group in section.groups],
+        "budgets": [_budget(budget) for budget in section.budgets],
+    }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    """`pgd` is PGD-10 accuracy on validation of the checkpoint kept in the whole epochs that fit into `amount`."""
+    return {
+        "kind": budget.kind,
+        "amount": budget.amount,
+        "groups": [
+            {
+                "label": place.group.label,
+                "rank": place.rank,
+                "pgd": place.pgd,
+                "records": [
+                    {"seed": seed.row.record.seed, "pgd": seed.pgd, "epochs": seed.epochs} for seed in place.seeds
+                ],
+            }
+            for place in budget.places
+        ],
     }
 
 

@@ -16,14 +16,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from advbench.board.rows import radius
+from advbench.board.rows import MARK, radius
 from advbench.board.table import Section
 
 SIGNATURE = "<!-- Written by `advbench board`"
 """How README.md begins: what begins otherwise is somebody's own."""
-
-MARK = "†"
-"""Stands beside a number that should not be read without its notes."""
 
 CAVEAT = (
     "Sorted by mean robust accuracy. Neighbours whose ranges overlap are not told apart here; "
@@ -33,8 +30,17 @@ CAVEAT = (
 LEGEND = (
     "Robust accuracy is the share of test examples that no attack broke, averaged over seeds; the range is the lowest "
     f"and the highest seed, not a confidence interval. {MARK} a seed with a flag or under other settings, or a mean "
-    "that holds one or lacks a failed one: read the notes first. Passes are example passes of training, forward and "
+    "that holds one or lacks a failed one: read the notes first. A seed that collapsed (catastrophic overfitting) "
+    "withstood a single attack step and fell to ten. Passes are example passes of training, forward and "
     "backward."
+)
+
+BUDGETS = (
+    "PGD-10 accuracy on validation data, in percent, of the checkpoint kept in the whole epochs that fit the budget, "
+    "averaged over seeds; # is the rank. Each budget is the least that a seed of any defense but standard training "
+    "spent in all. Schedules were planned for the whole training, so a number in its middle tells how soon a defense "
+    "pays, and is not the robust accuracy above. Passes count replayed batches; seconds are those of the machine that "
+    "trained."
 )
 
 NOTHING = "\N{EN DASH}"
@@ -73,6 +79,22 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def budget(kind: str, value: float) -> str:
+    """30 epochs, 155.3 k passes or 1.8 s."""
+    match kind:
+        case "seconds":
+            return duration(value)
+        case "epochs":
+            return f"{value:.0f} epoch{'' if value == 1 else 's'}"
+        case _:
+            return f"{amount(value)} {kind}"
+
+
+def few(lowest: int, highest: int) -> str:
+    """Counts that are one number or a range: 5, 4-5."""
+    return str(lowest) if lowest == highest else f"{lowest}\N{EN DASH}{highest}"
 
 
 def spread(lowest: float | None, highest: float | None, seeds: int) -> str:
@@ -118,5 +140,6 @@ def _render(template: str, sections: Sequence[Section]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    words = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "NOTHING": NOTHING, "spread": spread}
-    return environment.get_template(template).render(sections=sections, **words)
+    words = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "BUDGETS": BUDGETS, "NOTHING": NOTHING}
+    functions = {"spread": spread, "budget": budget, "few": few}
+    return environment.get_template(template).render(sections=sections, **words, **functions)

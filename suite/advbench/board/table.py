@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
 from advbench.board import settings
+from advbench.board.budget import Budget, budgets
 from advbench.board.rows import Group, Row, outward, radius
 from advbench.record import Record
 from advbench.spec import BadInput
@@ -30,6 +32,11 @@ class Section:
     alone: tuple[str, ...]
     radii: tuple[str, ...]
     """Names of `scores.attacks`, `scores.alone` and `scores.curve` that any record has."""
+
+    @cached_property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The groups at equal epochs, passes and seconds; empty where there is nothing to compare."""
+        return budgets(self.groups)
 
     @property
     def rows(self) -> list[Row]:

@@ -1,0 +1,143 @@
+"""Equal budgets: where the defenses of a task stood when all of them had spent the same.
+
+Budgets are counted in epochs, in example passes of training (forward and backward, replayed batches included) and in
+seconds. Each is the least that any seed of a defense spent in all, so that nobody is asked about training that never
+was. Standard training attacks nothing and would set every budget by its own cheapness: it is ranked, but sets none.
+
+What is ranked is PGD-10 accuracy on validation, from the history, of the checkpoint that training had kept by then.
+It is read in the middle of schedules that were planned for longer runs, so it says how soon a defense pays, not how
+good it could be with so little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from math import log
+from statistics import fmean
+from typing import Literal, get_args
+
+from advbench.board.rows import Group, Row
+from advbench.record import Epoch
+
+Kind = Literal["epochs", "passes", "seconds"]
+
+NOT_ADVERSARIAL = frozenset({"standard"})
+"""Defenses, by their own name, that attack nothing: they set no budget, and keep checkpoints by clean accuracy."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One record within a budget."""
+
+    row: Row
+    climb: tuple[tuple[float, float], ...]
+    """(spent, PGD accuracy of the checkpoint kept) after each epoch, to the end; empty without a history."""
+    epochs: int
+    """Whole epochs that fit."""
+    pgd: float | None
+    """PGD-10 accuracy on validation of the checkpoint they left; None when none fits, or the job failed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The seeds of one label within a budget."""
+
+    group: Group
+    seeds: tuple[Seed, ...]
+    rank: int | None = None
+    """1 is the best; equal means share a rank; None without a mean."""
+
+    @property
+    def pgd(self) -> float | None:
+        """The mean over the seeds that have a value, flagged ones included."""
+        values = [seed.pgd for seed in self.seeds if seed.pgd is not None]
+        return fmean(values) if values else None
+
+    @property
+    def marked(self) -> bool:
+        """Whether the mean holds a marked seed or lacks one."""
+        return self.group.marked or any(seed.pgd is None for seed in self.seeds)
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """The fewest and the most whole epochs that fit, over the seeds that did not fail."""
+        counts = [seed.epochs for seed in self.seeds if not seed.row.failed]
+        return min(counts, default=0), max(counts, default=0)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Every group of a task at one budget."""
+
+    kind: Kind
+    amount: float
+    places: tuple[Place, ...]
+    """In the order of the groups."""
+
+    def share(self, cost: float) -> float:
+        """Where `cost` lies between the first epoch of any seed (0) and the largest total (1), on a log scale."""
+        low, high = self._ends
+        return log(cost / low) / log(high / low) if high > low else 1.0
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        costs = [spent for place in self.places for seed in place.seeds for spent, _ in seed.climb]
+        return min(costs), max(costs)
+
+
+def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
+    """One budget of each kind; none where fewer than two groups have a history to compare."""
+    return tuple(found for kind in get_args(Kind) if (found := _largest(groups, kind)))
+
+
+def at(groups: Sequence[Group], kind: Kind, amount: float) -> Budget:
+    """Where `groups` stood when each seed had spent at most `amount`, in epochs, example passes or seconds."""
+    places = [Place(group, tuple(_seed(row, kind, amount) for row in group.rows)) for group in groups]
+    # Accuracies are multiples of 1/n: means that lie closer than this are equal, and only their sums were rounded.
+    means = [None if place.pgd is None else round(place.pgd, 9) for place in places]
+    ranks = [None if mean is None else 1 + sum(m is not None and m > mean for m in means) for mean in means]
+    return Budget(kind, amount, tuple(replace(place, rank=rank) for place, rank in zip(places, ranks, strict=True)))
+
+
+def _largest(groups: Sequence[Group], kind: Kind) -> Budget | None:
+    """The largest budget that every seed of the defenses that set it has spent in full."""
+    totals: dict[bool, list[float]] = {True: [], False: []}
+    compared = 0
+    for group in groups:
+        found = [climb[-1][0] for row in group.rows if (climb := _climb(row, kind))]
+        compared += bool(found)
+        totals[group.rows[0].record.defense not in NOT_ADVERSARIAL] += found
+    return at(groups, kind, min(totals[True] or totals[False])) if compared > 1 else None
+
+
+def _seed(row: Row, kind: Kind, amount: float) -> Seed:
+    climb = _climb(row, kind)
+    within = [pgd for spent, pgd in climb if spent <= amount]
+    return Seed(row, climb, len(within), within[-1] if within else None)
+
+
+def _climb(row: Row, kind: Kind) -> tuple[tuple[float, float], ...]:
+    history = row.record.history if not row.failed else ()
+    cost: dict[Kind, Callable[[Epoch], float]] = {
+        "epochs": lambda _: 1,
+        "passes": lambda epoch: epoch.forward + epoch.backward,
+        "seconds": lambda epoch: epoch.seconds,
+    }
+    spent = list(accumulate(map(cost[kind], history)))
+    # A cost of nought is one that nobody measured, not a free training.
+    if not spent or spent[0] <= 0:
+        return ()
+    kept = accumulate(history, _kept_by_clean if row.record.defense in NOT_ADVERSARIAL else _kept_by_pgd)
+    return tuple((cost, epoch.pgd) for cost, epoch in zip(spent, kept, strict=True))
+
+
+def _kept_by_pgd(old: Epoch, new: Epoch) -> Epoch:
+    """As training keeps checkpoints: a tie goes to the other accuracy, then to the earlier epoch."""
+    return new if (new.pgd, new.clean) > (old.pgd, old.clean) else old
+
+
+def _kept_by_clean(old: Epoch, new: Epoch) -> Epoch:
+    return new if (new.clean, new.pgd) > (old.clean, old.pgd) else old
