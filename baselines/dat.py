@@ -85,7 +85,8 @@ class DAT(Defense):
 
         shared: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay, "always_adapt": True}
         if self.layerwise == "lars":
-            return Lars(model.parameters(), **shared, **{"momentum": training.momentum, "trust_coeff": 1.0})
+            shared |= {"momentum": training.momentum, "trust_coeff": 1.0}
+            return Lars(model.parameters(), **shared)
         # timm would clip the gradients to norm 1; the paper does not, and the task has a field for it.
         return Lamb(model.parameters(), bias_correction=False, max_grad_norm=float("inf"), **shared)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from advbench import machine, task
+from advbench.execute.torchrun import place
 from advbench.index import Index
 from advbench.learn import Learned, priced
 from advbench.plan import Item, finished, recall
@@ -95,6 +96,11 @@ def _here(item: Item, device: str) -> Item:
         return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
     if device in found:
         found = [device]
+    if (launched := place()) and item.processes > 1:
+        if item.processes == launched.world:
+            return item
+        why = f"is shared by {item.processes} processes, and {launched.world} were started; start as many"
+        return item.model_copy(update={"skip": why})
     have, what = (len(found), "accelerator") if found else (machine.cores(), "core")
     if item.processes > have:
         why = f"is shared by {item.processes} processes, and there {'is' if have == 1 else 'are'} {have} {what}"
@@ -119,6 +125,8 @@ def devices(device: str, jobs: int | None, items: Sequence[Item]) -> list[str]:
         chosen = [device]
     else:
         raise BadInput(f"--device {device}: not on this machine, which has {', '.join(['cpu', *found])}")
+    if place():
+        return chosen[:1]  # the launcher's processes are all there are, and jobs run one after the other
     threads = max((item.job.threads for item in todo if item.job), default=1)
     each = max(1, machine.cores() // threads) if chosen == ["cpu"] else 1
     count = jobs or each * len(chosen)

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -24,20 +24,23 @@ from typing import Any
 
 import torch
 
-from advbench.parallel import joined
+from advbench.parallel import WRECK, joined
 from advbench.plan import Item, run_folder
 from advbench.precision import Engine
-from advbench.prepare import prepare
+from advbench.prepare import Ready, prepare
 from advbench.record import Epoch
 from advbench.train import Diverged, Tell, Trained, train
-
-WRECK = 3.0
-"""Seconds for which, after a first rank has failed, the others may say what they saw: a rank that dies without a word
-is noticed by its neighbours before it is by the watcher."""
 
 
 class RankError(Exception):
     """A rank failed; the message ends with a line that says which one and why."""
+
+    def __init__(self, rank: int, world: int, error: str) -> None:
+        super().__init__(f"{error}\nRankError: rank {rank} of {world}: {error.strip().splitlines()[-1]}")
+
+
+Share = Callable[[Item, Ready, Tell], Trained]
+"""How a training is run that several processes share, from the process whose `Ready` it is."""
 
 
 @dataclass
@@ -52,11 +55,15 @@ class _Rank:
     done: bool = False
 
 
-def together(item: Item, results: Path, root: Path, places: Sequence[str], tell: Tell) -> Trained:
-    """What `train` returns, by one process for each of `places`, which are devices of this machine.
+def here(results: Path, root: Path, places: Sequence[str]) -> Share:
+    """Shared by one new process for each of `places`, which are devices of this machine.
 
-    Raises RankError, and Diverged as `train` does.
+    The function raises RankError, and Diverged as `train` does.
     """
+    return lambda item, _, tell: _together(item, results, root, places, tell)
+
+
+def _together(item: Item, results: Path, root: Path, places: Sequence[str], tell: Tell) -> Trained:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="advbench-") as folder:
         ranks: list[_Rank] = []
@@ -91,8 +98,7 @@ def _watch(ranks: list[_Rank], tell: Tell) -> None:
     if failed:
         # The one that died without a word is the cause; the others lost their connection to it.
         cause = next((rank for rank in failed if rank.silent), failed[0])
-        last = (cause.error or "").strip().splitlines()[-1]
-        raise RankError(f"{cause.error}\nRankError: rank {cause.number} of {len(ranks)}: {last}")
+        raise RankError(cause.number, len(ranks), cause.error or "")
 
 
 def _hear(rank: _Rank, tell: Tell) -> None:

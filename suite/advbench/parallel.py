@@ -7,8 +7,10 @@ verb here costs nothing.
 from __future__ import annotations
 
 import datetime
+import json
+import os
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +19,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.distributed.rendezvous import rendezvous
 
-PATIENCE = datetime.timedelta(hours=2)
-"""How long a process waits for the others: the first one also validates. A dead one is noticed at once."""
+from advbench.spec import BadInput
+
+PATIENCE = datetime.timedelta(days=7)
+"""How long a process waits for the others: the first one may have hours of evaluation between two trainings. A dead one
+is noticed at once."""
+WRECK = 3.0
+"""Seconds for which, after one process has failed, the others wait to hear why."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Group:
 
     rank: int = 0
     world: int = 1
+    store: Any = None
+    """Where the processes met (torch's Store): it outlives a member."""
 
     @property
     def first(self) -> bool:
@@ -65,6 +75,24 @@ class Group:
             dist.all_reduce(gradient)
             gradient /= self.world
 
+    def fail(self, error: str) -> None:
+        """Leave word, before ending, why this process fails; waits until the first one has read it."""
+        assert self.store is not None
+        with suppress(Exception):  # it may be the store's host that has gone
+            self.store.set("advbench/failed", json.dumps([self.rank, error]))
+            self.store.wait(["advbench/read"], datetime.timedelta(seconds=WRECK))
+
+    def failure(self) -> tuple[int, str] | None:
+        """The rank that left word and its error, asked by the first process once something is wrong."""
+        assert self.store is not None
+        try:
+            self.store.wait(["advbench/failed"], datetime.timedelta(seconds=WRECK))
+            rank, error = json.loads(self.store.get("advbench/failed"))
+            self.store.set("advbench/read", "")
+        except Exception:  # killed without a word, or the store's host has gone
+            return None
+        return rank, error
+
 
 ALONE = Group()
 
@@ -73,12 +101,18 @@ ALONE = Group()
 def joined(rank: int, world: int, device: torch.device, meet: str) -> Generator[Group]:
     """Inside, `world` processes form a group; they meet at `meet` (torch's init_method).
 
-    gloo between CPUs; on CUDA nccl, with gloo beside it for what lives on the CPU.
+    gloo between CPUs; on CUDA nccl, with gloo beside it for what lives on the CPU. Raises BadInput for a port in use.
     """
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=meet, rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        yield Group(rank, world)
+        store, *_ = next(rendezvous(meet, rank, world))
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise BadInput(f"port {os.environ.get('MASTER_PORT')} is in use; set another MASTER_PORT") from None
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    try:
+        yield Group(rank, world, store)
     finally:
         dist.destroy_process_group()
 

@@ -10,7 +10,6 @@ import resource
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
 from advbench.evaluate import Verdicts, evaluate
-from advbench.launch import together
+from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
 from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
@@ -42,11 +41,11 @@ KEPT = 64
 
 
 def run_job(
-    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, places: Sequence[str] = ()
+    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, share: Share | None = None
 ) -> Record:
     """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong.
 
-    `places`: the devices, this one first, of a training that several processes share; without them the first ones.
+    `share`: how several processes share a training; by default they are started here, on the first devices there are.
     """
     job = item.job
     assert job is not None
@@ -56,9 +55,8 @@ def run_job(
     threat = Threat(job.threat.norm, float(job.threat.eps))
     began = dict(ready.began)
     if (processes := defense.workers()) > 1:
-        one = device.type == "cpu"
-        places = places if len(places) == processes else ["cpu" if one else f"cuda:{n}" for n in range(processes)]
-        trained = together(item, results, root, places, tell)
+        share = share or here(results, root, ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)])
+        trained = share(item, ready, tell)
         began["processes"] = processes
     else:
         trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
@@ -104,12 +102,12 @@ def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ())
 
 
 def attempt(
-    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, places: Sequence[str] = ()
+    item: Item, results: Path, root: Path, device: torch.device, tell: Tell, share: Share | None = None
 ) -> Record:
     """`run_job`, with whatever it raises turned into a FAILED record."""
     assert item.job is not None
     try:
-        return run_job(item, results, root, device, tell, places)
+        return run_job(item, results, root, device, tell, share)
     except Diverged as error:
         return failed(item.job, results, f"Diverged: {error}", error.history)
     except Exception:  # a defense file may raise anything; the other jobs go on

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from advbench import agenda, board, machine, task
 from advbench.board.table import sections
-from advbench.execute import local
+from advbench.execute import local, torchrun
 from advbench.execute.lock import locked
 from advbench.index import Index
 from advbench.plan import Item, adopt, known, remember
@@ -20,6 +20,9 @@ from advbench.record import Record, load_all, sweep
 from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2
+
+Execute = Callable[[Sequence[Item], Path, Path, Sequence[str], Callable[[local.Event], None]], list[Record]]
+"""Where jobs run: items, results, data root and devices in, events on the way, records out."""
 
 
 def run(
@@ -34,6 +37,27 @@ def run(
     download: bool = False,
 ) -> int:
     """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost."""
+    asked = (paths, only, results, root, device, jobs)
+    if dry_run or (place := torchrun.place()) is None:
+        return _run(*asked, local.run, dry_run=dry_run, download=download)
+    if place.rank:
+        return torchrun.follow(place, device, root)
+    with torchrun.lead(place, device) as execute:
+        return _run(*asked, execute, dry_run=False, download=download)
+
+
+def _run(
+    paths: Sequence[Path],
+    only: str | None,
+    results: Path,
+    root: Path,
+    device: str,
+    jobs: int | None,
+    execute: Execute,
+    *,
+    dry_run: bool,
+    download: bool,
+) -> int:
     # No markup: a task may be called "a[b]", and an error may quote anything.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
     # Whatever can be wrong with the input is found before the first byte is written.
@@ -60,7 +84,7 @@ def run(
         found = known(results, index)  # a job that was done under another task's name is not done twice
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device)]
         show_plan(console, items, len(devices))
-        records = _work(console, [item for item in items if item.state == "run"], results, root, devices)
+        records = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
         pages = board.build(results)
         for item in items:
             index.entry(item.path)  # read while it is in memory, for the next plan
@@ -92,7 +116,9 @@ def _download(files: list[Path], root: Path, device: str, console: Console) -> b
     return came
 
 
-def _work(console: Console, todo: list[Item], results: Path, root: Path, devices: list[str]) -> list[Record]:
+def _work(
+    console: Console, todo: list[Item], results: Path, root: Path, devices: list[str], execute: Execute
+) -> list[Record]:
     """Run what is to be run; the pages follow every record, so that the first row can be read early."""
     if not todo:
         return []
@@ -109,7 +135,7 @@ def _work(console: Console, todo: list[Item], results: Path, root: Path, devices
                 built = time.monotonic()
                 taken = built - started
 
-        return local.run(todo, results, root, devices, on_event)
+        return execute(todo, results, root, devices, on_event)
 
 
 def _tell(console: Console, items: list[Item], records: list[Record], results: Path) -> None:

@@ -170,6 +170,7 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
 
     import torch
 
+    from advbench.launch import here
     from advbench.run import attempt
 
     if device.startswith("cuda"):
@@ -179,15 +180,20 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
             item, places = connection.recv()
         except EOFError:
             return
+        # Fewer places than it wants were all there are: processes then share devices.
+        share = here(results, root, [places[n % len(places)] for n in range(item.processes)])
         log = run_folder(results, item.path) / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         # What a defense file prints belongs to its job, not between the lines of the progress.
         with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news), places)
-        connection.send((record.status, 0, 0, record.reason if record.error else _outcome(record)))
+            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news), share)
+        connection.send((record.status, 0, 0, outcome(record)))
 
 
-def _outcome(record: Record) -> str:
+def outcome(record: Record) -> str:
+    """A record in a few words."""
+    if record.error:
+        return record.reason
     scores = record.scores
     if scores is None or scores.robust is None:
         return ""

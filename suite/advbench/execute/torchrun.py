@@ -1,0 +1,170 @@
+"""Jobs under torchrun, or any launcher that sets its variables: `torchrun --nproc-per-node 4 -m advbench run TASK`.
+
+Every process runs the same command and joins one group. The first one plans, writes and speaks, and runs the jobs one
+after the other; what several processes share they train together, on as many machines as the launcher has started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advbench.execute.local import Event, outcome
+from advbench.plan import Item, order, run_folder
+from advbench.record import Record
+from advbench.spec import BadInput
+
+if TYPE_CHECKING:  # a plan that finds everything done loads no torch
+    import torch
+
+    from advbench.launch import Share
+    from advbench.parallel import Group
+    from advbench.prepare import Ready
+    from advbench.train import Tell, Trained
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the launcher says of this process."""
+
+    rank: int
+    world: int
+    local: int
+    """Its number on its machine."""
+
+
+def place() -> Place | None:
+    """This process's place; None where it is the only one. Raises BadInput for half a launcher."""
+    env = os.environ
+    if "RANK" not in env or env.get("WORLD_SIZE", "1") == "1":
+        return None
+    if lacking := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in env]:
+        raise BadInput(
+            f"RANK and WORLD_SIZE are set, but not {' and '.join(lacking)}; start with torchrun, or unset them"
+        )
+    try:
+        return Place(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", env["RANK"])))
+    except ValueError:
+        raise BadInput(
+            "RANK, WORLD_SIZE and LOCAL_RANK should be numbers; start with torchrun, or unset them"
+        ) from None
+
+
+@contextmanager
+def _joined(here: Place, device: str) -> Generator[tuple[Group, torch.device]]:
+    """The launcher's group. Raises BadInput for a device that is not there and a port that is taken."""
+    import torch
+
+    from advbench.parallel import joined
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadInput(
+            f"--device {device}: under torchrun every process has a device of its own; say auto, cpu or cuda"
+        )
+    count = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+    if device == "cuda" and not count:
+        raise BadInput("--device cuda: not on this machine")
+    if count and here.local >= count:
+        raise BadInput(f"torchrun started process {here.local} on this machine, whose devices are 0 to {count - 1}")
+    mine = torch.device(f"cuda:{here.local}" if count else "cpu")
+    if count:
+        torch.cuda.set_device(mine)
+    with joined(here.rank, here.world, mine, "env://") as group:
+        yield group, mine
+
+
+def follow(here: Place, device: str, root: Path) -> int:
+    """Be one of the others: take part in every training that the first process asks for; the exit code."""
+    with _joined(here, device) as (group, mine):
+        from advbench.prepare import prepare
+        from advbench.train import Diverged, train
+
+        while (item := group.told(None)) is not None:
+            try:
+                ready = prepare(item, root, mine)
+                train(
+                    item.job, ready.subsets, ready.defense, ready.model, Path(), lambda *_: None, group
+                )  # writes nothing
+            except Diverged:
+                continue  # all say it together, and the first one writes it down
+            except Exception:
+                traceback.print_exc()
+                group.fail(traceback.format_exc())
+                return 1
+    return 0
+
+
+@contextmanager
+def lead(here: Place, device: str) -> Generator[Callable[..., list[Record]]]:
+    """Be the first: what runs jobs, as `local.run` does. The others go when the block ends."""
+    with _joined(here, device) as (group, mine):
+        crew = _Crew(group, mine)
+        try:
+            yield crew.run
+        finally:
+            if not crew.broken:
+                group.told(None)
+
+
+class _Crew:
+    def __init__(self, group: Group, device: torch.device) -> None:
+        self.group, self.device = group, device
+        self.broken = False
+        """A process of the group has gone; nothing can be shared any more."""
+
+    def run(
+        self,
+        items: Sequence[Item],
+        results: Path,
+        root: Path,
+        devices: Sequence[str],
+        on_event: Callable[[Event], None],
+    ) -> list[Record]:
+        """Run `items` here, one after the other, until the group breaks; records in that order."""
+        del devices
+        from advbench.run import attempt
+
+        records: list[Record] = []
+        for item in order(items):
+            started = time.monotonic()
+            on_event(Event(item, "start"))
+
+            def tell(stage: str, done: int, total: int, words: str, item: Item = item, since: float = started) -> None:
+                on_event(Event(item, stage, done, total, words, time.monotonic() - since))
+
+            record = attempt(item, results, root, self.device, tell, self._share(results))
+            on_event(Event(item, record.status, words=outcome(record), seconds=time.monotonic() - started))
+            records.append(record)
+            if self.broken:
+                sys.stderr.write("a process of the group has gone: the other jobs are left for the next run\n")
+                break
+        return records
+
+    def _share(self, results: Path) -> Share:
+        from advbench.launch import RankError
+        from advbench.train import Diverged, train
+
+        def share(item: Item, ready: Ready, tell: Tell) -> Trained:
+            assert item.job is not None
+            self.group.told(item)
+            checkpoint = run_folder(results, item.path) / "checkpoint.pt"
+            try:
+                return train(item.job, ready.subsets, ready.defense, ready.model, checkpoint, tell, self.group)
+            except Diverged:
+                raise
+            except Exception:
+                self.broken = True
+                # A launcher that sees one process end ends the others; the record is written first.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                told = self.group.failure() or (self.group.rank, traceback.format_exc())
+                raise RankError(told[0], self.group.world, told[1]) from None
+
+        return share
