@@ -42,8 +42,13 @@ def test_a_collapse_is_told_with_its_numbers():
 
     assert flag.name == "catastrophic-overfitting"
     assert flag.evidence == {
-        **{"epoch": 3, "fgsm": 0.9, "pgd": 0.02, "last_fgsm": 0.95, "last_pgd": 0.01},
-        **{"best": 0.4, "arm": "gap"},
+        "epoch": 3,
+        "fgsm": 0.9,
+        "pgd": 0.02,
+        "last_fgsm": 0.95,
+        "last_pgd": 0.01,
+        "best": 0.4,
+        "arm": "gap",
     }
     assert "in epoch 3 PGD-10 leaves 2.0% where FGSM leaves 90.0%, after 40.0% before" in flag.message
     assert "back" not in flag.message
