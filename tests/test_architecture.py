@@ -67,7 +67,7 @@ def test_a_file_imports_only_from_layers_below_it(repo: Path):
     assert "2 kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["spec", "task", "record", "plan", "board"])
+@pytest.mark.parametrize("module", ["spec", "task", "record", "watch", "plan", "board"])
 def test_reading_tasks_and_records_imports_no_torch(module):
     done = python(f"import sys, advbench.{module}; sys.exit('torch' in sys.modules)")
 

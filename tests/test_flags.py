@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,9 +41,16 @@ def test_a_collapse_is_told_with_its_numbers():
     [flag] = of((0.4, 0.35), (0.45, 0.4), (0.9, 0.02), (0.95, 0.01))
 
     assert flag.name == "catastrophic-overfitting"
-    assert flag.evidence == {"epoch": 3, "fgsm": 0.9, "pgd": 0.02, "last_fgsm": 0.95, "last_pgd": 0.01}
-    assert "epoch 3" in flag.message
-    assert "2.0%" in flag.message
+    assert flag.evidence == {
+        "epoch": 3,
+        "fgsm": 0.9,
+        "pgd": 0.02,
+        "last_fgsm": 0.95,
+        "last_pgd": 0.01,
+        "best": 0.4,
+        "arm": "gap",
+    }
+    assert "in epoch 3 PGD-10 leaves 2.0% where FGSM leaves 90.0%, after 40.0% before" in flag.message
     assert "back" not in flag.message
 
 
@@ -91,22 +95,40 @@ def test_only_the_last_epoch_counts_for_dead():
     assert flags.of_training(history((0.1, 0.1), top_class=1.0) + history((0.4, 0.4)), eps=EPS, adversarial=True) == []
 
 
-COLLAPSED = {"elle", "fgsm_at", "fgsm_rs", "zero_grad"}
-"""Methods of the FastAT Benchmark whose CIFAR-10 runs at 8/255 collapse, in all three seeds: PGD accuracy falls
-below 5 % while FGSM accuracy rises above 80 %."""
+def test_a_run_that_never_was_robust_is_told_without_a_best():
+    [flag] = of((0.8, 0.01), (0.9, 0.02))
+
+    assert (flag.evidence["best"], flag.evidence["arm"]) == (0, "end")
+    assert "before" not in flag.message
 
 
-def test_the_published_runs_that_collapse_are_flagged_and_the_others_are_not(shared_data: Callable[[str], Path]):
-    methods = json.loads(shared_data("co_traces_cifar10.json").read_text())["methods"]
-    flagged: dict[str, int] = {}
-    for method, runs in methods.items():
-        for run in runs.values():
-            curve = history(*zip(run["fgsm"], run["pgd"], strict=True), eps=8 / 255)
-            raised = flags.of_training(curve, eps=8 / 255, adversarial=True)
-            flagged[method] = flagged.get(method, 0) + len(raised)
+def test_robust_overfitting_is_told_with_its_numbers():
+    [flag] = of(*[(0.55, 0.5)] * 5, *[(0.5, 0.45)] * 3, *[(0.48, 0.4)] * 5)
 
-    assert len(methods) == 21
-    assert flagged == {method: 3 if method in COLLAPSED else 0 for method in methods}
+    assert flag.name == "robust-overfitting"
+    assert flag.evidence == pytest.approx({"best": 0.5, "best_epoch": 3, "last": 0.4, "drop": 0.1})
+    assert "left 50.0% around epoch 3 and leaves 40.0%" in flag.message
+
+
+def test_a_collapse_is_the_stronger_word():
+    assert names(of(*[(0.55, 0.5)] * 8, *[(0.9, 0.02)] * 8)) == ["catastrophic-overfitting"]
+
+
+def test_a_defense_that_meets_no_attack_cannot_overfit_robustly():
+    falling = history(*[(0.55, 0.5)] * 8, *[(0.48, 0.4)] * 8)
+
+    assert flags.of_training(falling, eps=EPS, adversarial=False) == []
+
+
+def test_what_a_constant_answer_is_worth_is_nothing_to_fall_from():
+    # Two classes, one of them 60 %: nearly always that answer, and then on the way up.
+    begun = history((0.6, 0.6), (0.7, 0.25))
+
+    assert flags.of_training(begun, eps=EPS, adversarial=True, largest=0.6) != []  # its last epoch: a wide gap
+    assert flags.of_training([*begun, *history((0.7, 0.4))], eps=EPS, adversarial=True, largest=0.6) == []
+    assert names(flags.of_training([*begun, *history((0.7, 0.4))], eps=EPS, adversarial=True)) == [
+        "catastrophic-overfitting"
+    ]
 
 
 class Quantised(nn.Module):

@@ -46,6 +46,7 @@ CHANGES: list[dict[str, Any]] = [
     {"training": {"average": 0.99}},
     {"training": {"precision": "bf16"}},
     {"training": {"compile": "on"}},
+    {"training": {"stop": "collapse"}},
     {"defense": {"sha256": "1"}},
     {"defense": {"steps": 3}},
     {"threads": 2},

@@ -36,6 +36,9 @@ class Progress:
     best: Weights = field(default_factory=dict[str, Tensor])
     best_epoch: int = -1
     best_key: tuple[float, float] = (-1, -1)
+    healthy: Weights = field(default_factory=dict[str, Tensor])
+    """Of the latest epoch that was not in a collapse, where training should stop at one."""
+    stopped: bool = False
 
 
 def _made_by(job: Job, device: torch.device) -> dict[str, str]:

@@ -3,68 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 
+from advbench import watch
 from advbench.evaluate import Verdicts
 from advbench.record import Epoch, Flag
 
-DEAD_SHARE = 0.99
-"""A model that gives one class to this share of validation has not learned, unless the labels are so skewed."""
-COLLAPSE_GAP = 0.3
-"""How far FGSM accuracy lies above PGD accuracy in a collapsed run. In the 63 published CIFAR-10 runs of the FastAT
-Benchmark (arXiv 2604.22853) the widest gap is at most 0.16 in 51 runs and at least 0.79 in the other 12."""
-
 
 def of_training(history: Sequence[Epoch], *, eps: float, adversarial: bool, largest: float = 0) -> list[Flag]:
-    """Flags that the training history raises: `dead`, `catastrophic-overfitting`.
+    """Flags that the training history raises: `dead`, `catastrophic-overfitting`, `robust-overfitting`.
 
-    `largest` is the share of the most frequent label on validation.
+    `largest` is the share of the most frequent label on validation. A defense that meets no attack while it trains
+    (`adversarial` false) cannot overfit to one.
     """
-    found: list[Flag] = []
-    if history and history[-1].top_class >= max(DEAD_SHARE, (1 + largest) / 2):
-        share = history[-1].top_class
-        found.append(
-            Flag(
-                name="dead",
-                message=f"the last model gives one class to {share:.1%} of validation; try an eps ramp or a lower lr",
-                evidence={"epoch": history[-1].epoch, "top_class": share},
-            )
-        )
-    collapsed = _collapsed(history, eps) if adversarial else []
-    if collapsed:
-        first, last = collapsed[0], history[-1]
-        found.append(
-            Flag(
-                name="catastrophic-overfitting",
-                message=f"in epoch {first.epoch} PGD-10 leaves {first.pgd:.1%} where FGSM leaves {first.fgsm:.1%}"
-                + ("" if last in collapsed else f"; back at {last.pgd:.1%} in epoch {last.epoch}"),
-                evidence={
-                    "epoch": first.epoch,
-                    "fgsm": first.fgsm,
-                    "pgd": first.pgd,
-                    "last_fgsm": last.fgsm,
-                    "last_pgd": last.pgd,
-                },
-            )
-        )
+    found = _dead(history, largest)
+    if adversarial:
+        found += _collapsed(history, eps, largest) or _overfitted(history, eps, largest)
     return found
 
 
-def _collapsed(history: Sequence[Epoch], eps: float) -> list[Epoch]:
-    """Epochs in which the model stands against one step and falls to ten, and did better before or never will.
+def _dead(history: Sequence[Epoch], largest: float) -> list[Flag]:
+    if not watch.dead(history, largest):
+        return []
+    share = history[-1].top_class
+    return [
+        Flag(
+            name="dead",
+            message=f"the last model gives one class to {share:.1%} of validation; try an eps ramp or a lower lr",
+            evidence={"epoch": history[-1].epoch, "top_class": share},
+        )
+    ]
 
-    A wide gap alone is no collapse: early in a hard training PGD accuracy is still on its way up. And while eps
-    ramps, validation meets a larger ball than training did, so those epochs say nothing.
-    """
-    found: list[Epoch] = []
-    best = 0.0
-    for epoch in (e for e in history if e.eps >= eps * (1 - 1e-9)):
-        gap = epoch.fgsm - epoch.pgd > COLLAPSE_GAP and epoch.pgd < epoch.fgsm / 2
-        if gap and (epoch.pgd < best / 2 or epoch is history[-1]):
-            found.append(epoch)
-        best = max(best, epoch.pgd)
-    return found
+
+def _collapsed(history: Sequence[Epoch], eps: float, largest: float) -> list[Flag]:
+    seen = watch.sightings(history, eps, largest)
+    if not seen:
+        return []
+    first, last = seen[0].epoch, history[-1]
+    return [
+        Flag(
+            name="catastrophic-overfitting",
+            message=f"in epoch {first.epoch} PGD-10 leaves {first.pgd:.1%} where FGSM leaves {first.fgsm:.1%}"
+            + (f", after {seen[0].best:.1%} before" if seen[0].best else "")
+            + ("" if seen[-1].epoch is last else f"; back at {last.pgd:.1%} in epoch {last.epoch}"),
+            evidence={
+                "epoch": first.epoch,
+                "fgsm": first.fgsm,
+                "pgd": first.pgd,
+                "last_fgsm": last.fgsm,
+                "last_pgd": last.pgd,
+                "best": seen[0].best,
+                "arm": seen[0].arm,
+            },
+        )
+    ]
+
+
+def _overfitted(history: Sequence[Epoch], eps: float, largest: float) -> list[Flag]:
+    fall = watch.overfitted(history, eps, largest)
+    if fall is None:
+        return []
+    return [
+        Flag(
+            name="robust-overfitting",
+            message=f"PGD-10 left {fall.best:.1%} around epoch {fall.best_epoch} and leaves {fall.last:.1%} at the end "
+            f"(means of {watch.WINDOW} epochs); train for fewer epochs, or average the weights",
+            evidence=asdict(fall),
+        )
+    ]
 
 
 def of_evaluation(verdicts: Verdicts) -> list[Flag]:

@@ -84,6 +84,9 @@ class Training(Spec):
     judges is fp32. The record says what it was."""
     compile: Literal["auto", "off", "on"] = "auto"
     """torch.compile of training passes. auto: on CUDA, when the job is long enough to pay for it."""
+    stop: Literal["collapse"] | None = None
+    """collapse: end training when an epoch is in catastrophic overfitting, and keep the last healthy weights, as
+    watch.py tells the two; None: never."""
     checkpoint_minutes: float = Field(default=5, gt=0)
     """A checkpoint is written after every epoch, and within one at least this often."""
 

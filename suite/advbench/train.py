@@ -33,6 +33,7 @@ from advbench.seeds import Stream, derive, generator
 from advbench.threat import Threat
 from advbench.totals import Totals
 from advbench.validate import validate
+from advbench.watch import collapsed_now, last_healthy
 
 Tell = Callable[[str, int, int, str], None]
 """Progress: stage, done, of how many, and a few words."""
@@ -75,7 +76,8 @@ def train(
 
     With `training.average` the moving average of the weights is what is validated and left, and `model` keeps the
     weights it stepped through. In a `group` every process takes its part of each batch; the first one validates,
-    reads and writes the checkpoint, and alone has the best weights. Raises Diverged when an epoch's loss is not finite.
+    reads and writes the checkpoint. With `training.stop` a collapse ends it, and `last` is then the weights of the last
+    healthy epoch. Raises Diverged when an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
     device = data.device
@@ -100,7 +102,7 @@ def train(
         defense.prepare(state)
         _epochs(job, subsets, defense, state, at, steps, checkpoint, tell)
     return Trained(
-        last=_copy(_result(state)),
+        last=at.healthy if at.stopped else _copy(_result(state)),
         best=at.best,
         best_epoch=at.best_epoch,
         history=tuple(Epoch(**line) for line in at.history),
@@ -128,7 +130,7 @@ def _epochs(
     def say(words: str) -> None:
         tell("train", at.epoch, training.epochs, words)
 
-    while at.epoch < training.epochs:
+    while at.epoch < training.epochs and not at.stopped:
         model.train()
         order = torch.randperm(len(data), generator=generator("cpu", job.seed, "order", at.epoch))
         left = order[at.step * training.batch : steps * training.batch].split(training.batch)
@@ -166,6 +168,8 @@ def _epochs(
         _end_epoch(job, subsets.validation, state, at, min(len(data), steps * training.batch), threat, defense)
         line = at.history[-1]
         say(f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
+        if training.stop and defense.adversarial:
+            _heed(state, at, threat.eps, subsets.validation.labels)
         save(checkpoint, job, device, state, at)
         written = time.monotonic()
 
@@ -262,6 +266,15 @@ def _end_epoch(
     at.epoch, at.step, at.loss_sum, at.reports = at.epoch + 1, 0, 0, {}
     at.forward = at.backward = 0
     at.seconds = 0
+
+
+def _heed(state: TrainState, at: Progress, eps: float, labels: Tensor) -> None:
+    """Stop at a collapse; until then keep the weights of the latest healthy epoch."""
+    history = [Epoch(**line) for line in at.history]
+    if collapsed_now(history, eps, int(labels.bincount().max()) / len(labels)):
+        at.stopped = True
+    elif last_healthy(history, eps) is history[-1]:
+        at.healthy = _copy(_result(state))
 
 
 def _copy(model: nn.Module) -> Weights:
