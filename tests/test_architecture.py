@@ -16,7 +16,8 @@ LONGEST = 300
 
 BASELINES_MAY_IMPORT = {
     *("advbench.attacks", "advbench.defense", "advbench.losses", "advbench.seeds", "advbench.spec", "advbench.threat"),
-    *("torch", "pydantic"),
+    *("advbench.exchange", "advbench.parallel", "advbench.recipe"),  # several processes, an optimizer of its own
+    *("torch", "pydantic", "timm.optim"),
     *sys.stdlib_module_names,
 }
 

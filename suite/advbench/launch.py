@@ -50,8 +50,8 @@ class _Rank:
     connection: Connection
     error: str | None = None
     """Its traceback, or how it ended."""
-    silent: bool = False
-    """It ended without a word."""
+    since: float = 0
+    """When that was, on the machine's clock; 0 for one that ended without a word, which others then suffer from."""
     done: bool = False
 
 
@@ -96,8 +96,8 @@ def _watch(ranks: list[_Rank], tell: Tell) -> None:
             deadline = time.monotonic() + WRECK
     failed = [rank for rank in ranks if rank.error is not None]
     if failed:
-        # The one that died without a word is the cause; the others lost their connection to it.
-        cause = next((rank for rank in failed if rank.silent), failed[0])
+        # The first is the cause; the others lost their connection to it.
+        cause = min(failed, key=lambda rank: rank.since)
         raise RankError(cause.number, len(ranks), cause.error or "")
 
 
@@ -110,7 +110,7 @@ def _hear(rank: _Rank, tell: Tell) -> None:
         killed = (
             f"killed by signal {-code} ({signal.Signals(-code).name})" if code and code < 0 else f"exit code {code}"
         )
-        rank.error, rank.silent = f"its process ended: {killed}", True
+        rank.error = f"its process ended: {killed}"
         return
     match kind:
         case "tell":
@@ -120,7 +120,7 @@ def _hear(rank: _Rank, tell: Tell) -> None:
         case "diverged":
             raise Diverged(news[0], tuple(Epoch(**line) for line in news[1]))
         case _:
-            rank.error = news[0]
+            rank.error, rank.since = news
 
 
 def _serve(
@@ -156,7 +156,7 @@ def _serve(
             except Diverged as error:
                 connection.send(("diverged", str(error), [line.plain() for line in error.history]))
             except BaseException:
-                connection.send(("error", traceback.format_exc()))
+                connection.send(("error", traceback.format_exc(), time.monotonic()))
 
 
 def _nobody(*news: Any) -> None:

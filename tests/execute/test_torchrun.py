@@ -1,0 +1,160 @@
+"""The same command under torchrun: the same record, a dead rank, a taken port, a launcher that says half."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advbench.execute import torchrun
+from advbench.record import load, stable
+from advbench.spec import BadInput
+
+PAIR = """\
+import os, signal
+from advbench.attacks.pgd import ascend
+from advbench.defense import Defense
+
+class Pair(Defense):
+    name = "pair"
+    paper = "a test"
+    processes: int = 2
+    trouble: str = ""
+
+    def workers(self):
+        return self.processes
+
+    def passes(self):
+        return 3, 3
+
+    def loss(self, state, x, y):
+        if self.trouble and state.epoch == 1 and state.group.rank == 1:
+            if self.trouble == "raise":
+                raise ValueError("rank one does not like epoch 1")
+            os.kill(os.getpid(), signal.SIGKILL)
+        start = state.threat.random_start(x, state.noise)
+        x_adv = ascend(state.model, x, y, state.threat, start=start, steps=2, step_size=state.threat.eps / 2)
+        return state.cross_entropy(state.model(x_adv), y)
+"""
+STANDARD = '[[defense]]\nname = "standard"\n'
+
+
+def suite(folder: Path, tiny: Any, fields: str = "", more: str = "") -> Path:
+    (folder / "pair.py").write_text(PAIR, encoding="utf-8")
+    return tiny(
+        folder,
+        "t",
+        ("epochs = 1", 'epochs = 3\nprecision = "fp32"'),
+        ('name = "standard"', f'file = "pair.py"\n{fields}'),
+        more=more,
+    )
+
+
+@pytest.fixture
+def launched(command_env: dict[str, str]):
+    """A function: folder, task, processes -> the finished `torchrun -m advbench run TASK`."""
+
+    def run(folder: Path, task: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        job = ["-m", "advbench", "run", task, "--data-root", "data", "--results", "launched", "--device", "cpu"]
+        return subprocess.run(
+            [*launcher, *map(str, job)],
+            cwd=folder,
+            env=command_env | {"GLOO_SOCKET_IFNAME": "lo"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+def test_a_launcher_s_processes_leave_the_records_that_the_suite_s_own_would(tmp_path: Path, tiny, command, launched):
+    task = suite(tmp_path, tiny, more=STANDARD)
+    there = launched(tmp_path, task)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout.count("board: ") == 1  # one process speaks
+    assert command(tmp_path, "run", task, "--data-root", "data", "--results", "here", "--device", "cpu").returncode == 0
+
+    for label in ("pair", "standard"):
+        ours, theirs = (
+            load(tmp_path / results / "records" / "t" / f"{label}-s0" / "record.json")
+            for results in ("here", "launched")
+        )
+        assert ours.status == "ok"
+        assert stable(theirs) == stable(ours)
+
+
+@pytest.mark.parametrize("trouble", ["raise", "kill"])
+def test_a_dead_rank_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, tiny, launched, trouble: str):
+    task = suite(tmp_path, tiny, f'trouble = "{trouble}"')
+    answer = launched(tmp_path, task)
+
+    assert answer.returncode != 0
+    record = load(tmp_path / "launched" / "records" / "t" / "pair-s0" / "record.json")
+    assert record.status == "failed"
+    if trouble == "raise":
+        assert record.reason == "RankError: rank 1 of 2: ValueError: rank one does not like epoch 1"
+        assert "rank one does not like epoch 1" in answer.stdout + answer.stderr
+    else:  # it could say nothing; its launcher and its neighbour do
+        assert "Signal 9 (SIGKILL)" in answer.stderr
+        assert record.reason.startswith("RankError: rank 0 of 2: ")
+
+    again = launched(tmp_path, suite(tmp_path, tiny))
+    assert again.returncode == 0, again.stderr
+    assert load(tmp_path / "launched" / "records" / "t" / "pair-s0" / "record.json").status == "ok"
+
+
+def test_another_number_of_processes_than_the_job_says_is_told(tmp_path: Path, tiny, launched):
+    answer = launched(tmp_path, suite(tmp_path, tiny, "processes = 3"))
+
+    assert answer.returncode != 0
+    assert "is shared by 3 processes, and 2 were started" in " ".join(answer.stdout.split())
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path, tiny, command_env):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        launcher = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        answer = subprocess.run(
+            [sys.executable, "-m", "advbench", "run", suite(tmp_path, tiny), "--data-root", "data", "--device", "cpu"],
+            cwd=tmp_path,
+            env=command_env | launcher,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    assert answer.returncode == 2
+    assert answer.stderr.strip().splitlines()[-1] == f"advbench: port {port} is in use; set another MASTER_PORT"
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "not MASTER_ADDR and MASTER_PORT"),
+        ({"RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "should be numbers"),
+    ],
+)
+def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], complaint: str):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert torchrun.place() is None
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(BadInput, match=complaint):
+        torchrun.place()
+
+
+def test_one_process_is_no_launcher(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert torchrun.place() is None
