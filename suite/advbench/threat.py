@@ -128,6 +128,25 @@ class Threat:
             start = x + direction * per_example(radius, x)
         return start.clamp(0, 1) if box else start
 
+    def farthest(self, x: Tensor, grad: Tensor) -> Tensor:
+        """The point of ball and box around x where <grad, .> is largest: exact in every norm. (N, ...) -> (N, ...)."""
+        if self.norm == "L2":
+            return _steepest_l2_step_in_box(x, grad, self.eps)
+        return self.project(self.step(x, grad, self.eps), x)
+
+    def fosc(self, x_adv: Tensor, x: Tensor, grad: Tensor, *, box: bool = False) -> Tensor:
+        """First-order stationarity: how much the linearised loss could still gain in the ball around x, (N,).
+
+        max <grad, z - x_adv> over all z of the ball, which is eps * dual_norm(grad) - <x_adv - x, grad>; in nats, for
+        `grad` of each example's own cross-entropy at x_adv (a batch mean would divide it). At least 0 in the ball, and
+        0 at a stationary point. Wang et al., ICML 2019 (arXiv 2112.08304); the gap of Frank and Wolfe.
+
+        With `box` z is in the pixel box too. Without, pixels that want to leave the box keep the number above 0.
+        """
+        if box:
+            return ((self.farthest(x, grad) - x_adv) * grad).flatten(1).sum(1)
+        return self.eps * self.dual_norm(grad) - ((x_adv - x) * grad).flatten(1).sum(1)
+
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Which candidates are allowed, (N,) bool; NaN never is.
 
@@ -167,3 +186,26 @@ def _onto_l1_ball_in_box(x: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
         return nearest.to(x_adv.dtype).view_as(x_adv)
 
     return onto
+
+
+def _steepest_l2_step_in_box(x: Tensor, grad: Tensor, eps: float) -> Tensor:
+    """The maximum of <grad, z> over the L2 ball around x, cut with [0, 1].
+
+    By the KKT conditions pixels travel in proportion to |grad| until they are at the box: their ways are
+    min(time * |grad|, room). The square of their norm grows piece by piece: the arrivals are sorted, and the piece
+    where it equals eps^2 is solved for the time. In float64, so that only the result is rounded.
+    """
+    place, slope = x.double().flatten(1), grad.double().flatten(1)
+    tiny = torch.finfo(slope.dtype).tiny  # keeps 0 / 0 at 0
+    room = torch.where(slope > 0, 1 - place, place).clamp_min(0) * (slope != 0)
+    speed = slope.abs().clamp_min(tiny)
+    arrival, order = (room / speed).sort(dim=1)
+    done = pad(room.gather(1, order).square().cumsum(1), (1, 0))[:, :-1]
+    # The speed of those still under way, summed from the slowest to arrive: a difference of sums would cancel.
+    moving = speed.gather(1, order).square().flip(1).cumsum(1).flip(1).sqrt()
+    spent = done + (arrival * moving).square()
+    # A ball that holds the whole box is in the last piece too: later than all arrivals, everyone is at the box.
+    piece = torch.searchsorted(spent, spent.new_full((len(spent), 1), eps**2)).clamp_max(spent.shape[1] - 1)
+    left = (eps**2 - done.gather(1, piece)).clamp_min(0).sqrt()
+    time = left / moving.gather(1, piece).clamp_min(tiny)
+    return (place + slope.sign() * (time * speed).minimum(room)).to(x.dtype).view_as(x)

@@ -19,6 +19,8 @@ from advbench.threat import Norm, Threat
 
 FILES = sorted(find.shipped("baselines").glob("*.py"))
 every_baseline = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+VARYING = {"dynamic-at"}
+"""Their examples stop when they are done, so what they cost depends on the model: `passes` is the most."""
 EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10", "L1": "3/2"}
 
 
@@ -33,7 +35,7 @@ def subsets(blobs: Callable[..., Examples]) -> Subsets:
 
 
 def test_there_are_baselines():
-    assert {"standard", "fast_at", "pgd_at"} <= {path.stem for path in FILES}
+    assert {"standard", "fast_at", "pgd_at", "dynamic_at", "fast_bat"} <= {path.stem for path in FILES}
 
 
 @every_baseline
@@ -63,7 +65,11 @@ def test_a_baseline_trains_and_costs_what_it_says(path: Path, tmp_path: Path, ma
     # Two epochs of two steps. A loss that is not finite would have raised.
     forward, backward = made().passes()
     for epoch in trained.history:
-        assert (epoch.forward, epoch.backward) == (forward * 32, backward * 32)
+        if made.name in VARYING:
+            assert 0 < epoch.forward <= forward * 32
+            assert 0 < epoch.backward <= backward * 32
+        else:
+            assert (epoch.forward, epoch.backward) == (forward * 32, backward * 32)
     assert all(value.isfinite().all() for value in trained.last.values())
     assert any(not torch.equal(before[name], value) for name, value in trained.last.items() if "weight" in name)
     assert model.training
