@@ -94,6 +94,7 @@ def test_two_processes_share_every_batch_and_leave_one_record(whole):
         # Both ranks' passes over 58 training examples: 3 batches of 16, and 10 that are left.
         assert (epoch.forward, epoch.backward) == (3 * 58, 3 * 58)
         # The mean over examples of their rank: the second process has 8 of every 16, and 5 of the last 10.
+        assert epoch.extra["processes"] == 2
         assert epoch.extra["rank"] == pytest.approx((3 * 8 + 5) / 58)
 
 

@@ -67,7 +67,8 @@ class Scores(Spec):
 class Cost(Spec):
     """What the result cost: its example passes (redone work does not count), seconds, memory.
 
-    The peak memory is the worker process's, which may have had other jobs before.
+    The peak memory is the worker process's, which may have had other jobs before, or the largest one's of those that
+    shared a training.
     """
 
     train_seconds: float = 0

@@ -145,7 +145,8 @@ def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
 
 
 def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) -> Cost:
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Of this process, or of the largest one that took part in a shared training.
+    memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     memory *= 1 if sys.platform == "darwin" else 1024  # kilobytes everywhere but on macOS
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)

@@ -257,7 +257,8 @@ def _end_epoch(
             "forward": at.forward,
             "backward": at.backward,
             # A record holds finite numbers only; a report of NaN must not cost the job at its end.
-            "extra": {name: total / n for name, (total, n) in at.reports.items() if math.isfinite(total)},
+            "extra": {name: total / n for name, (total, n) in at.reports.items() if math.isfinite(total)}
+            | ({"processes": group.world} if group.world > 1 else {}),
         }
     )
     key = (quick["pgd"], quick["clean"]) if defense.adversarial else (quick["clean"], quick["pgd"])

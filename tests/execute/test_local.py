@@ -205,3 +205,29 @@ def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     assert local._hear(Gone(), results, events.append) == record  # type: ignore[arg-type]
     assert [event.stage for event in events] == ["ok"]
     assert load(record_folder(results, item.path) / "record.json") == record
+
+
+def test_a_job_of_two_processes_has_two_workers_to_itself(bench, tmp_path: Path):
+    folder, items = bench
+    # The most expensive job is started second, after the cheapest, and has to wait for it.
+    shared = max(items, key=lambda item: item.seconds)
+    plan = [item.model_copy(update={"processes": 2}) if item is shared else item for item in items]
+    running: set[str] = set()
+    beside: list[set[str]] = []
+
+    def hear(event: local.Event) -> None:
+        if event.stage == "start":
+            running.add(event.item.path)
+            if shared.path in running:
+                beside.append(running - {shared.path})
+        elif event.stage in ("ok", "failed"):
+            running.discard(event.item.path)
+
+    records = local.run(plan, tmp_path, folder / "data", ["cpu"] * 2, hear)
+
+    assert {record.status for record in records} == {"ok"}
+    assert beside == [set()]
+    assert len(records) == len(items)
+    # One worker is all there is: the job runs all the same.
+    alone = local.run([shared.model_copy(update={"processes": 2})], tmp_path / "one", folder / "data", ["cpu"], hear)
+    assert [record.status for record in alone] == ["ok"]

@@ -90,9 +90,8 @@ def follow(here: Place, device: str, root: Path) -> int:
         while (item := group.told(None)) is not None:
             try:
                 ready = prepare(item, root, mine)
-                train(
-                    item.job, ready.subsets, ready.defense, ready.model, Path(), lambda *_: None, group
-                )  # writes nothing
+                # The checkpoint is the first one's to read and to write.
+                train(item.job, ready.subsets, ready.defense, ready.model, Path(), lambda *_: None, group)
             except Diverged:
                 continue  # all say it together, and the first one writes it down
             except Exception:
