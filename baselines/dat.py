@@ -39,7 +39,7 @@ class DAT(Defense):
     paper = "Zhang et al., UAI 2022, arXiv 2206.06257"
 
     processes: int = Field(default=1, ge=1, le=4096)
-    """That share each batch of the task, M (the paper: 6 machines of 6 GPUs and more)."""
+    """That share each batch of the task, M (the paper on ImageNet: 6 machines)."""
     attack: Literal["pgd", "fgsm"] = "pgd"
     """fgsm: one step from a random start (Wong et al. 2020)."""
     steps: int = Field(default=10, ge=1)
