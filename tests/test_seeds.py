@@ -80,3 +80,17 @@ def test_an_example_meets_the_same_numbers_whoever_else_still_stands():
     standing = torch.tensor([41, 3, 12])
 
     assert torch.equal(BlockNoise(device, 7, 50, standing).normal(x[standing]), whole[standing])
+
+
+def test_those_that_leave_take_nobody_else_s_numbers():
+    x = torch.zeros(50, 4)
+    noise = BlockNoise(torch.device("cpu"), 7, 50, torch.arange(50))
+    whole = BlockNoise(torch.device("cpu"), 7, 50, torch.arange(50))
+    first = noise.uniform(x)
+    kept = torch.arange(50) % 3 == 0
+    rest = noise.some(kept)
+
+    assert torch.equal(first, whole.uniform(x))
+    assert torch.equal(rest.uniform(x[kept]), whole.uniform(x)[kept])
+    # Once more from those that are left: the stream is one.
+    assert torch.equal(rest.some(torch.tensor([2])).normal(x[:1]), whole.normal(x)[[6]])

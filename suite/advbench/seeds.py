@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from copy import copy
 from typing import Protocol
 
 import torch
@@ -87,6 +88,12 @@ class BlockNoise:
         self.seed = seed
         self.size = size
         self.rows = rows
+
+    def some(self, kept: Tensor) -> BlockNoise:
+        """The same stream for those of the rows that are `kept`, a mask (B,) or places in it; both go on together."""
+        part = copy(self)
+        part.rows = self.rows[kept]
+        return part
 
     def _block(self, x: Tensor) -> Tensor:
         return torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device)
