@@ -195,6 +195,9 @@ def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
         def __init__(self) -> None:
             self.item, self.started, self.process, self.connection = item, 0.0, self, self
 
+        def end(self) -> None:
+            self.item = None
+
         def recv(self) -> None:
             raise EOFError
 
@@ -207,18 +210,25 @@ def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     assert load(record_folder(results, item.path) / "record.json") == record
 
 
-def test_a_job_of_two_processes_has_two_workers_to_itself(bench, tmp_path: Path):
+def test_a_job_of_two_processes_trains_on_two_workers_and_gives_the_second_back(bench, tmp_path: Path):
     folder, items = bench
     # The most expensive job is started second, after the cheapest, and has to wait for it.
     shared = max(items, key=lambda item: item.seconds)
     plan = [item.model_copy(update={"processes": 2}) if item is shared else item for item in items]
+    (shared_item,) = [item for item in plan if item.processes == 2]
     running: set[str] = set()
     beside: list[set[str]] = []
+    most, began, training = 0, False, False
 
     def hear(event: local.Event) -> None:
+        nonlocal most, began, training
+        if event.item is shared_item:
+            began = True
+            training = event.stage in ("start", "train")
         if event.stage == "start":
             running.add(event.item.path)
-            if shared.path in running:
+            most = max(most, len(running)) if began and not training else most
+            if training:
                 beside.append(running - {shared.path})
         elif event.stage in ("ok", "failed"):
             running.discard(event.item.path)
@@ -227,7 +237,30 @@ def test_a_job_of_two_processes_has_two_workers_to_itself(bench, tmp_path: Path)
 
     assert {record.status for record in records} == {"ok"}
     assert beside == [set()]
+    assert most == 2
     assert len(records) == len(items)
     # One worker is all there is: the job runs all the same.
     alone = local.run([shared.model_copy(update={"processes": 2})], tmp_path / "one", folder / "data", ["cpu"], hear)
     assert [record.status for record in alone] == ["ok"]
+
+
+def test_a_short_job_goes_before_one_that_has_to_wait_and_a_long_one_does_not():
+    def job(name: str, seconds: float, processes: int = 1) -> Item:
+        return Item(task="t", label=name, seed=0, base=Path(), seconds=seconds, processes=processes)
+
+    class Busy:
+        def __init__(self, idle: bool, until: float = 0) -> None:
+            self.idle, self.item, self.busy_until, self.others = idle, None if idle else job("now", 1), until, []
+
+    def order(*queue: Item, idle: int) -> list[str]:
+        waiting = list(queue)
+        workers = [*(Busy(True) for _ in range(idle)), Busy(False, time.monotonic() + 30)]
+        found = iter(lambda: local._next(waiting, workers), None)  # type: ignore[arg-type]
+        return [item.label for item in found]
+
+    shared, short, long = job("shared", 60, processes=2), job("short", 20), job("long", 40)
+    assert order(shared, long, short, idle=1) == ["short"]
+    assert order(shared, long, idle=1) == []
+    assert order(long, shared, idle=1) == ["long"]
+    assert order(shared, long, short, idle=2) == ["shared", "long", "short"]
+    assert order(shared, idle=0) == []

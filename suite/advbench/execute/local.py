@@ -56,24 +56,42 @@ class _Worker:
         self.item: Item | None = None
         self.started = 0.0
         self.device = device
-        self.lent: _Worker | None = None
-        """Whose job its device takes part in."""
+        self.lent = False
+        """Whether its device takes part in another worker's job."""
+        self.others: list[_Worker] = []
+        """Those whose devices take part in its own."""
         self.spoilt = False
         """It has run a stranger's file, which may have changed torch's global settings."""
 
     @property
     def idle(self) -> bool:
-        return self.item is None and (self.lent is None or self.lent.item is None)
+        return self.item is None and not self.lent
+
+    @property
+    def busy_until(self) -> float:
+        """When its job should end, as the plan estimated."""
+        return self.started + self.item.seconds if self.item else 0.0
 
     def take(self, item: Item, others: list[_Worker]) -> None:
         """Start `item`, on the devices of the `others` too."""
+        self.others = others
         for other in others:
-            other.lent = self
+            other.lent = True
         self.item, self.started = item, time.monotonic()
         self.spoilt = item.job is not None and item.job.defense["file"] is not None
         # One that died this moment is heard of as the end of its connection, like any other death.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((item, [self.device, *(other.device for other in others)]))
+
+    def end(self) -> None:
+        self.item = None
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let go of the others' devices: only training is shared."""
+        for other in self.others:
+            other.lent = False
+        self.others = []
 
     def stop(self) -> None:
         self.process.terminate()
@@ -99,18 +117,13 @@ def run(
         for device in devices[: len(queue)]:
             workers.append(_Worker(context, results, root, device))
         while queue or any(worker.item for worker in workers):
-            while queue and (idle := [worker for worker in workers if worker.idle]):
-                # A job of several processes waits for as many devices, and the jobs behind it wait with it: a smaller
-                # one that slipped in would keep it waiting.
-                needed = min(queue[0].processes, len(workers))
-                if len(idle) < needed:
-                    break
-                worker = idle[0]
+            while (item := _next(queue, workers)) is not None:
+                worker, *others = [worker for worker in workers if worker.idle]
                 if worker.spoilt or not worker.process.is_alive():
                     worker.stop()
                     workers[workers.index(worker)] = worker = _Worker(context, results, root, worker.device)
-                worker.take(queue.pop(0), idle[1:needed])
-                on_event(Event(_item(worker), "start"))
+                worker.take(item, others[: item.processes - 1])
+                on_event(Event(item, "start"))
             ready = wait([worker.connection for worker in workers if worker.item], timeout=0.5)
             for worker in workers:
                 if worker.connection in ready:
@@ -121,6 +134,24 @@ def run(
         for worker in workers:
             worker.stop()
     return records
+
+
+def _next(queue: list[Item], workers: list[_Worker]) -> Item | None:
+    """Take the job that can start now out of the queue: its first, or one that is over before the first can start.
+
+    A job of several processes waits for as many idle workers; what would keep it waiting longer may not overtake it.
+    """
+    idle = sum(worker.idle for worker in workers)
+    if not queue or not idle:
+        return None
+    missing = min(queue[0].processes, len(workers)) - idle
+    if missing <= 0:
+        return queue.pop(0)
+    ends = sorted(worker.busy_until for worker in workers for _ in (worker, *worker.others) if worker.item)
+    for place in range(len(queue) - 1, 0, -1):
+        if queue[place].processes == 1 and time.monotonic() + queue[place].seconds <= ends[missing - 1]:
+            return queue.pop(place)
+    return None
 
 
 def _item(worker: _Worker) -> Item:
@@ -135,7 +166,7 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
         stage, done, total, words = worker.connection.recv()
     except (EOFError, OSError):  # OSError: it died in the middle of a message
         worker.process.join(10)
-        worker.item = None
+        worker.end()
         done = finished(item, results)
         if done.cached:  # it died between its last write and its last word
             record = load(record_folder(results, item.path) / "record.json")
@@ -147,10 +178,12 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
         record = failed(item.job, results, f"the worker process ended: {_ending(worker.process.exitcode)}")
         on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
         return record
+    if stage == "evaluate":
+        worker.give_back()
     if stage not in ("ok", "failed"):
         on_event(Event(item, stage, done, total, words, seconds))
         return None
-    worker.item = None
+    worker.end()
     on_event(Event(item, stage, words=words, seconds=seconds))
     return load(record_folder(results, item.path) / "record.json")
 
