@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD, input_gradient
 from advbench.data.base import Examples
+from advbench.inference import Engines
 from advbench.ledger import CLEAN, STANDING, Ledger
 from advbench.memory import Size
+from advbench.parallel import ALONE, Group
 from advbench.passes import Passes, counting
 from advbench.record import Accuracy, Scores
 from advbench.seeds import BlockNoise, derive
@@ -30,6 +32,9 @@ from advbench.task import Evaluation
 from advbench.threat import Threat
 
 Tell = Callable[[str, int, int, str], None]
+
+PROBE = 8
+"""Test images on which a quick copy must be the model's function."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +65,58 @@ def evaluate(
     journal: Path,
     key: str,
     tell: Tell,
+    group: Group = ALONE,
 ) -> Verdicts:
     """Attack `model` on `test`, resuming from the `journal` folder where its entries are for `key`.
 
     The model is put into eval mode and its parameters are frozen meanwhile, so that even an attack that calls
-    `.backward()` computes input gradients only.
+    `.backward()` computes input gradients only. In a `group` each process takes a block of its own, and all return the
+    same; the first one alone reads and writes the journal.
     """
     rungs = [part for attack in attacks for part in attack.parts(classes)]
-    sample = set(torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().int().tolist())
+    sample = torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().long().unique()
     ladder = [(r.key, type(r).__name__, r.plain()) for r in rungs]
     kept = {name: value for name, value in how.plain().items() if name != "batch"}
     key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
-    blocks = range(0, len(test), how.block)
+    starts = range(0, len(test), how.block)
+    size = Size(how.batch, lambda words: tell("evaluate", 0, len(starts), words))
     ledgers: list[Ledger] = []
-    size = Size(how.batch, lambda words: tell("evaluate", 0, len(blocks), words))
-    with _frozen(model):
-        for number, first in enumerate(blocks):
-            rows = slice(first, first + how.block)
-            ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows])
-            ledger.read(journal / f"{number}.safetensors", key)
-            inside = [i - first for i in sorted(sample) if first <= i < first + how.block]
-            block = _Block(model, threat, how, ledger, number, torch.tensor(inside, dtype=torch.int64), size)
-            stages = block.stages(rungs)
-            for name, work in stages:
-                if name in ledger.done:
-                    continue
-                started = time.perf_counter()
-                block.watch = _pulse(tell, number * len(stages) + len(ledger.done), len(stages) * len(blocks), name)
-                work()
-                ledger.done.append(name)
-                ledger.seconds += time.perf_counter() - started
+
+    def opened(number: int) -> Ledger:
+        rows = slice(starts[number], starts[number] + how.block)
+        ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows])
+        ledger.read(journal / f"{number}.safetensors", key)
+        return ledger
+
+    def work(number: int, ledger: Ledger) -> None:
+        inside = sample[(sample >= starts[number]) & (sample < starts[number] + how.block)] - starts[number]
+        block = _Block(engines, threat, how, ledger, number, inside, size)
+        stages = block.stages(rungs)
+        for name, stage in stages:
+            if name in ledger.done:
+                continue
+            started = time.perf_counter()
+            block.watch = _pulse(tell, number * len(stages) + len(ledger.done), len(stages) * len(starts), name)
+            stage()
+            ledger.done.append(name)
+            ledger.seconds += time.perf_counter() - started
+            if group.first:
                 ledger.write(journal / f"{number}.safetensors", key)
-            ledgers.append(ledger)
+
+    with _frozen(model):
+        engines = Engines(model, test.pixels(slice(0, PROBE)))
+        for first in range(0, len(starts), group.world):
+            numbers = range(first, min(first + group.world, len(starts)))
+            # What was journalled is with the first process, and what the others find goes there.
+            begun = group.told([opened(number).to("cpu") for number in numbers] if group.first else None)
+            mine = begun[group.rank].to(test.device) if group.rank < len(numbers) else None
+            if mine is not None:
+                work(numbers[group.rank], mine)
+            found = group.heard(None if mine is None else mine.to("cpu"))[: len(numbers)]
+            if group.first:
+                for number, ledger in zip(numbers[1:], found[1:], strict=True):
+                    ledger.write(journal / f"{number}.safetensors", key)
+            ledgers += found
     whole = _join(ledgers)
     names = tuple(rung.key for rung in rungs)
     gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
@@ -132,7 +157,7 @@ def _pulse(tell: Tell, done: int, total: int, name: str) -> Callable[[Passes], N
 class _Block:
     """One block's work, stage by stage; each stage can be done again from the same ledger."""
 
-    model: nn.Module
+    engines: Engines
     threat: Threat
     how: Evaluation
     ledger: Ledger
@@ -152,9 +177,10 @@ class _Block:
 
     def clean(self) -> None:
         def look(rows: Tensor) -> None:
-            with counting(self.model) as passes:
-                self.ledger.clean(self.model, rows)
-                gradient = input_gradient(self.model, self.ledger.x[rows], self.ledger.labels[rows])
+            model = self.engines.model
+            with counting(model) as passes:
+                self.ledger.clean(model, rows)
+                gradient = input_gradient(model, self.ledger.x[rows], self.ledger.labels[rows])
             self.ledger.flat[rows] = (gradient == 0).flatten(1).all(1)
             self.ledger.spend(rows, passes.forward, passes.backward)
 
@@ -204,10 +230,10 @@ class _Block:
             def attempt(batch: Tensor, seed: int = seed) -> None:
                 noise = BlockNoise(batch.device, seed, len(self.ledger), batch)
                 x, labels = self.ledger.x[batch], self.ledger.labels[batch]
-                with counting(self.model, self.watch) as passes:
-                    candidates = attack.run(self.model, x, labels, threat, noise)
-                    broken = self.ledger.judge(self.model, threat, batch, candidates)
-                self.ledger.spend(batch, passes.forward, passes.backward)
+                with self.engines.counting(attack.passes, self.watch) as (model, counts):
+                    candidates = attack.run(model, x, labels, threat, noise)
+                    broken = self.ledger.judge(self.engines.model, threat, batch, candidates)
+                self.ledger.spend(batch, sum(c.forward for c in counts), sum(c.backward for c in counts))
                 fell[batch] = broken
                 if rung is not None:
                     self.ledger.enter(rung, batch, broken, candidates)
@@ -218,10 +244,10 @@ class _Block:
 
 def _join(ledgers: list[Ledger]) -> Ledger:
     def column(name: str) -> Tensor:
-        return torch.cat([getattr(ledger, name) for ledger in ledgers]).cpu()
+        return torch.cat([getattr(ledger, name) for ledger in ledgers])
 
     names = ("x", "labels", "index", "predicted", "margin", "flat", "broken_by", "adversarial", "forward", "backward")
-    withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]).cpu() for name in ledgers[0].withstood}
+    withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]) for name in ledgers[0].withstood}
     return Ledger(
         **{name: column(name) for name in names},
         withstood=withstood,

@@ -1,6 +1,6 @@
-"""One job's training, shared by several processes of this machine.
+"""One job's training and evaluation, shared by several processes of this machine.
 
-The process that asks for it trains nothing itself: it watches. A rank that fails, is killed or hangs in the wreck of
+The process that asks for it does none of it itself: it watches. A rank that fails, is killed or hangs in the wreck of
 another ends them all, and the error that is told is the one of the rank where it began.
 """
 
@@ -30,6 +30,7 @@ from advbench.precision import Engine
 from advbench.prepare import Ready, prepare
 from advbench.record import Epoch
 from advbench.train import Diverged, Tell, Trained, train
+from advbench.verdicts import verdicts
 
 
 class RankError(Exception):
@@ -40,7 +41,8 @@ class RankError(Exception):
 
 
 Share = Callable[[Item, Ready, Tell], Trained]
-"""How a training is run that several processes share, from the process whose `Ready` it is."""
+"""How a job is trained and evaluated that several processes share, from the process whose `Ready` it is; the verdicts
+are then in the job's journal."""
 
 
 @dataclass
@@ -150,6 +152,7 @@ def _serve(
                 checkpoint = run_folder(results, item.path) / "checkpoint.pt"
                 listen = tell if group.first else _nobody
                 trained = train(item.job, ready.subsets, ready.defense, ready.model, checkpoint, listen, group)
+                verdicts(item.job, ready, trained, checkpoint.parent, listen, group)
                 if group.first:
                     _write(folder / "trained.pt", trained)
                 connection.send(("done",))

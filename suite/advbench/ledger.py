@@ -8,7 +8,7 @@ rung, and a killed evaluation goes on from it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -70,6 +70,11 @@ class Ledger:
             withstood={},
             done=[],
         )
+
+    def to(self, device: torch.device | str) -> Ledger:
+        """The same on another device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved, withstood={name: column.to(device) for name, column in self.withstood.items()})
 
     def __len__(self) -> int:
         return len(self.labels)

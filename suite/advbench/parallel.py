@@ -62,12 +62,20 @@ class Group:
         return together.tolist()
 
     def told(self, value: Any) -> Any:
-        """What the first process says, plain values only; the others' `value` is ignored."""
+        """What the first process says, with tensors on the CPU; the others' `value` is ignored."""
         if self.world == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def heard(self, value: Any) -> list[Any]:
+        """What every process says, by rank; all of them hear it."""
+        if self.world == 1:
+            return [value]
+        said: list[Any] = [None] * self.world
+        dist.all_gather_object(said, value)
+        return said
 
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace each gradient by its mean over the processes."""

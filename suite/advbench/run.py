@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import io
 import platform
 import resource
@@ -23,18 +22,14 @@ from safetensors.torch import save as safetensors
 from torch import Tensor
 
 import advbench
-from advbench import find, flags, machine
-from advbench.attacks.base import Attack
-from advbench.attacks.pgd import PGD
-from advbench.checkpoint import Weights
-from advbench.evaluate import Verdicts, evaluate
+from advbench import flags, machine
+from advbench.evaluate import Verdicts
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
-from advbench.record import Cost, Epoch, Flag, Record, save, write_bytes
-from advbench.task import Evaluation
-from advbench.threat import Threat
+from advbench.record import Cost, Epoch, Flag, Record, save
 from advbench.train import Diverged, Tell, Trained, train
+from advbench.verdicts import verdicts
 
 KEPT = 64
 """Broken examples that a record keeps as images, for audits and for eyes."""
@@ -45,14 +40,14 @@ def run_job(
 ) -> Record:
     """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong.
 
-    `share`: how several processes share a training; by default they are started here, on the first devices there are.
+    `share`: how several processes share training and evaluation; by default they are started here, on the first devices
+    there are.
     """
     job = item.job
     assert job is not None
     folder = run_folder(results, job.path)
     ready = prepare(item, root, device)
     subsets, model, defense = ready.subsets, ready.model, ready.defense
-    threat = Threat(job.threat.norm, float(job.threat.eps))
     began = dict(ready.began)
     if (processes := defense.workers()) > 1:
         share = share or here(results, root, ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)])
@@ -60,36 +55,25 @@ def run_job(
         began["processes"] = processes
     else:
         trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
-    digests = {name: _keep(folder / f"{name}.safetensors", w) for name, w in _weights(trained).items()}
-
-    attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in job.evaluation.attacks]
-    found: dict[str, Verdicts] = {}
-    for name, weights in _weights(trained).items():
-        full = name == job.evaluation.checkpoint or job.evaluation.both
-        ladder, how = (attacks, job.evaluation) if full else ([PGD(steps=20, label="pgd-20")], _quick(job.evaluation))
-        model.load_state_dict(weights)
-        # Another build or device starts a block over rather than finish another one's.
-        build = f"{device.type}/{torch.__version__}/{version('pyautoattack')}"
-        key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
-        found[name] = evaluate(
-            model, subsets.test, threat, ladder, how, ready.classes, folder / "journal" / name, key, tell
-        )
-    verdicts = found[job.evaluation.checkpoint]
+    found, digests = verdicts(job, ready, trained, folder, tell)
+    judged = found[job.evaluation.checkpoint]
     largest = int(subsets.validation.labels.bincount().max()) / len(subsets.validation)
-    raised = flags.of_training(trained.history, eps=threat.eps, adversarial=defense.adversarial, largest=largest)
+    raised = flags.of_training(
+        trained.history, eps=float(job.threat.eps), adversarial=defense.adversarial, largest=largest
+    )
     record = _record(job, "ok", trained.history).model_copy(
         update={
-            "scores": verdicts.scores,
+            "scores": judged.scores,
             "checkpoints": {name: v.scores for name, v in found.items()},
             "best_epoch": trained.best_epoch,
             "cost": _cost(trained, found, device),
-            "flags": tuple(raised + flags.of_evaluation(verdicts)),
+            "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": _provenance(device, digests, subsets.test.stored.dtype)
             | began
             | {"training": asdict(trained.engine)},
         }
     )
-    beside = {"examples.parquet": _examples(verdicts), "adversarial.safetensors": _adversarial(verdicts)}
+    beside = {"examples.parquet": _examples(judged), "adversarial.safetensors": _adversarial(judged)}
     return save(record, record_folder(results, job.path), beside)
 
 
@@ -112,20 +96,6 @@ def attempt(
         return failed(item.job, results, f"Diverged: {error}", error.history)
     except Exception:  # a defense file may raise anything; the other jobs go on
         return failed(item.job, results, traceback.format_exc())
-
-
-def _weights(trained: Trained) -> dict[str, Weights]:
-    return {"best": trained.best, "last": trained.last}
-
-
-def _keep(path: Path, weights: Weights) -> str:
-    content = safetensors({name: value.contiguous().cpu() for name, value in weights.items()})
-    write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _quick(how: Evaluation) -> Evaluation:
-    return how.model_copy(update={"curve": (), "alone": 0})
 
 
 def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
@@ -193,15 +163,15 @@ def _git() -> str | None:
         return None
 
 
-def _examples(verdicts: Verdicts) -> bytes:
-    ledger = verdicts.ledger
+def _examples(judged: Verdicts) -> bytes:
+    ledger = judged.ledger
     table = pa.table(
         {
             "index": ledger.index.numpy(),
             "label": ledger.labels.numpy(),
             "predicted": ledger.predicted.numpy(),
             "margin": ledger.margin.numpy(),
-            "broken_by": pa.array(verdicts.broken_by, pa.string()),
+            "broken_by": pa.array(judged.broken_by, pa.string()),
             "forward": ledger.forward.numpy(),
             "backward": ledger.backward.numpy(),
         }
@@ -211,8 +181,8 @@ def _examples(verdicts: Verdicts) -> bytes:
     return buffer.getvalue()
 
 
-def _adversarial(verdicts: Verdicts) -> bytes:
-    ledger = verdicts.ledger
+def _adversarial(judged: Verdicts) -> bytes:
+    ledger = judged.ledger
     rows = (ledger.broken_by >= 0).nonzero().squeeze(1)[:KEPT]
     kept: dict[str, Tensor] = {"index": ledger.index[rows], "images": ledger.adversarial[rows].contiguous()}
     return safetensors(kept)

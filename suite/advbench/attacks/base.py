@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from advbench.inference import Precision
 from advbench.seeds import BlockNoise
 from advbench.spec import Part
 from advbench.threat import Norm, Threat
@@ -50,6 +51,11 @@ class Attack(Part):
     def follows_gradient(self) -> bool:
         """Whether it needs the input gradient, so that a vanished gradient explains a failure."""
         return True
+
+    @property
+    def passes(self) -> Precision | None:
+        """Number format of the quick passes that it may look for candidates with; None: the model's own passes."""
+        return None
 
     def parts(self, classes: int) -> tuple[Attack, ...]:
         """The rungs it stands for on a model with `classes` classes: itself, unless it is an ensemble."""

@@ -85,10 +85,6 @@ class _Worker:
 
     def end(self) -> None:
         self.item = None
-        self.give_back()
-
-    def give_back(self) -> None:
-        """Let go of the others' devices: only training is shared."""
         for other in self.others:
             other.lent = False
         self.others = []
@@ -139,7 +135,8 @@ def run(
 def _next(queue: list[Item], workers: list[_Worker]) -> Item | None:
     """Take the job that can start now out of the queue: its first, or one that is over before the first can start.
 
-    A job of several processes waits for as many idle workers; what would keep it waiting longer may not overtake it.
+    A job of several processes waits for as many idle workers; what would keep it waiting longer (by more than a tenth
+    of its own time: estimates are no better than that) may not overtake it.
     """
     idle = sum(worker.idle for worker in workers)
     if not queue or not idle:
@@ -149,7 +146,7 @@ def _next(queue: list[Item], workers: list[_Worker]) -> Item | None:
         return queue.pop(0)
     ends = sorted(worker.busy_until for worker in workers for _ in (worker, *worker.others) if worker.item)
     for place in range(len(queue) - 1, 0, -1):
-        if queue[place].processes == 1 and time.monotonic() + queue[place].seconds <= ends[missing - 1]:
+        if queue[place].processes == 1 and time.monotonic() + 0.9 * queue[place].seconds <= ends[missing - 1]:
             return queue.pop(place)
     return None
 
@@ -178,8 +175,6 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
         record = failed(item.job, results, f"the worker process ended: {_ending(worker.process.exitcode)}")
         on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
         return record
-    if stage == "evaluate":
-        worker.give_back()
     if stage not in ("ok", "failed"):
         on_event(Event(item, stage, done, total, words, seconds))
         return None

@@ -1,7 +1,8 @@
 """Jobs under torchrun, or any launcher that sets its variables: `torchrun --nproc-per-node 4 -m advbench run TASK`.
 
 Every process runs the same command and joins one group. The first one plans, writes and speaks, and runs the jobs one
-after the other; what several processes share they train together, on as many machines as the launcher has started.
+after the other; what several processes share they train and evaluate together, on as many machines as the launcher has
+started.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advbench.execute.local import Event, outcome
 from advbench.plan import Item, order, run_folder
@@ -82,16 +83,21 @@ def _joined(here: Place, device: str) -> Generator[tuple[Group, torch.device]]:
 
 
 def follow(here: Place, device: str, root: Path) -> int:
-    """Be one of the others: take part in every training that the first process asks for; the exit code."""
+    """Be one of the others: take part in every job that the first process shares; the exit code."""
     with _joined(here, device) as (group, mine):
         from advbench.prepare import prepare
         from advbench.train import Diverged, train
+        from advbench.verdicts import verdicts
+
+        def nobody(*news: Any) -> None:
+            del news
 
         while (item := group.told(None)) is not None:
             try:
                 ready = prepare(item, root, mine)
-                # The checkpoint is the first one's to read and to write.
-                train(item.job, ready.subsets, ready.defense, ready.model, Path(), lambda *_: None, group)
+                # Checkpoint and journal are the first one's to read and to write.
+                trained = train(item.job, ready.subsets, ready.defense, ready.model, Path(), nobody, group)
+                verdicts(item.job, ready, trained, Path(), nobody, group)
             except Diverged:
                 continue  # all say it together, and the first one writes it down
             except Exception:
@@ -150,13 +156,17 @@ class _Crew:
     def _share(self, results: Path) -> Share:
         from advbench.launch import RankError
         from advbench.train import Diverged, train
+        from advbench.verdicts import verdicts
 
         def share(item: Item, ready: Ready, tell: Tell) -> Trained:
             assert item.job is not None
             self.group.told(item)
-            checkpoint = run_folder(results, item.path) / "checkpoint.pt"
+            folder = run_folder(results, item.path)
+            subsets, defense, checkpoint = ready.subsets, ready.defense, folder / "checkpoint.pt"
             try:
-                return train(item.job, ready.subsets, ready.defense, ready.model, checkpoint, tell, self.group)
+                trained = train(item.job, subsets, defense, ready.model, checkpoint, tell, self.group)
+                verdicts(item.job, ready, trained, folder, tell, self.group)
+                return trained
             except Diverged:
                 raise
             except Exception:
