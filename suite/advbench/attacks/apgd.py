@@ -100,7 +100,8 @@ class APGD(Attack):
                 a.climb(start, threat.scaled(times), steps, stay if times == 1 else None)
                 start = a.best
             # Of those that stand all runs are left, in order: the best of each is its candidate so far.
-            left = (by[a.example] == runs).nonzero().squeeze(1).view(width, -1)
+            left = (by[a.example] == runs).nonzero().squeeze(1)
+            left = left.view(width, len(left) // width)
             value, which = a.best_value[left].max(0)
             rows, place = a.example[left[0]], left.gather(0, which[None])[0]
             higher = value > highest[rows]
