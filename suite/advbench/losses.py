@@ -28,8 +28,8 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     (best other - label's) / (best - third best), whatever the scale of the logits is. Croce and Hein, ICML 2020
     (arXiv 2003.01690), equation 6.
     """
-    top = logits.topk(3, dim=1).values
-    return -margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+    best, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return -margin(logits, labels) / (best - third + 1e-12)
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -38,6 +38,6 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     (target's - label's) / (best - mean of third and fourth best). Croce and Hein, ICML 2020 (arXiv 2003.01690),
     equation 7.
     """
-    top = logits.topk(4, dim=1).values
+    best, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
     own, other = logits.gather(1, torch.stack([labels, targets], 1)).unbind(1)
-    return (other - own) / (top[:, 0] - top[:, 2:].mean(1) + 1e-12)
+    return (other - own) / (best - (third + fourth) / 2 + 1e-12)

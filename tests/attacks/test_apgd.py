@@ -264,8 +264,8 @@ def test_it_finds_the_best_point_of_a_hyperplane(norm, share):
     assert (found >= share * best).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_targets_fool_whatever_a_plane_is_near_enough_for(norm):
+@pytest.mark.parametrize(("norm", "share"), [("Linf", 0.999), ("L2", 0.99), ("L1", 0.9)])
+def test_targets_fool_whatever_a_plane_is_near_enough_for(norm, share):
     """The least over classes of (z_y - z_k) / ||w_y - w_k||_dual is the distance to being fooled, exactly."""
     model, x = Planes(5, 12), middle(60)
     logits, w = model(x).detach(), model.weight.detach()
@@ -280,7 +280,7 @@ def test_targets_fool_whatever_a_plane_is_near_enough_for(norm):
     fooled = model(candidates).argmax(1) != y
     assert threat.contains(candidates, x).all()
     assert not fooled[distance > threat.eps * (1 + 1e-9)].any()
-    assert fooled[distance < threat.eps * 0.99].all()
+    assert fooled[distance < threat.eps * share].all()
     assert 10 <= fooled.sum() <= 50
 
 
