@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from advbench.losses import cross_entropy, margin
+from advbench.losses import cross_entropy, dlr, margin, targeted_dlr
 
 LOGITS = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 5
 LABELS = torch.arange(40) % 7
@@ -55,3 +55,37 @@ def test_losses_of_a_non_finite_model_say_so():
 
     assert cross_entropy(logits, torch.tensor([1])).isnan().all()
     assert margin(logits, torch.tensor([1])).isnan().all()
+
+
+def test_the_difference_of_logits_ratio_by_hand():
+    logits = torch.tensor([[4.0, 1.0, 3.0, 0.0, 2.0], [4.0, 1.0, 3.0, 0.0, 2.0], [-1.0, -3.0, -2.0, -7.0, -5.0]])
+    labels = torch.tensor([0, 2, 3])
+
+    # (best other - own) / (best - third)
+    assert dlr(logits, labels).tolist() == pytest.approx([(3 - 4) / 2, (4 - 3) / 2, (-1 + 7) / 2])
+    # (target - own) / (best - mean of third and fourth)
+    found = targeted_dlr(logits, labels, torch.tensor([3, 1, 0]))
+    assert found.tolist() == pytest.approx([(0 - 4) / 2.5, (1 - 3) / 2.5, (-1 + 7) / 3])
+
+
+def test_the_difference_of_logits_ratio_knows_no_scale_and_no_shift():
+    targets = (LABELS + 3) % 7
+
+    for scale, shift in ((1e-6, 0), (1e6, 0), (3, 100)):
+        logits = scale * LOGITS + shift
+        torch.testing.assert_close(dlr(logits, LABELS), dlr(LOGITS, LABELS), rtol=1e-5, atol=0)
+        found, expected = (targeted_dlr(z, LABELS, targets) for z in (logits, LOGITS))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_the_difference_of_logits_ratio_is_positive_where_the_example_is_misclassified():
+    assert torch.equal(dlr(LOGITS, LABELS) > 0, LOGITS.argmax(1) != LABELS)
+    best = LOGITS.argmax(1)
+    assert (targeted_dlr(LOGITS, LABELS, best)[best != LABELS] > 0).all()
+
+
+@pytest.mark.parametrize("loss", [dlr, lambda z, y: targeted_dlr(z, y, (y + 1) % 7)])
+def test_gradients_of_the_difference_of_logits_ratio_are_those_of_differences(loss):
+    logits = LOGITS.clone().requires_grad_()
+
+    assert torch.autograd.gradcheck(lambda z: loss(z, LABELS), logits)
