@@ -184,53 +184,6 @@ def test_examples_cost_nothing_once_they_are_fooled():
     assert (passes.forward, passes.backward) == (5, 0)
 
 
-class Rowwise(nn.Module):
-    """A smooth model of six classes that works example by example: matrix products round by the size of the batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        source = torch.Generator().manual_seed(1)
-        self.into, self.out = torch.randn(8, 48, generator=source) / 7, torch.randn(6, 8, generator=source)
-        # Two steep classes with little to start from: the runner-up is often not the nearest.
-        self.out *= torch.tensor([0.2, 2.0, 0.2, 0.2, 2.0, 0.2])[:, None]
-        self.bias = torch.tensor([0.0, -2.0, 0.0, 0.0, -2.0, 0.0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = ((x.flatten(1) - 0.5)[:, None] * self.into).sum(2).tanh()
-        return (hidden[:, None] * self.out).sum(2) + self.bias
-
-
-@pytest.mark.parametrize("how", [FAB(steps=12), FAB(steps=6, targets=0, starts=3), FAB(steps=5, targets=3, starts=2)])
-@pytest.mark.parametrize("norm", NORMS)
-def test_an_example_meets_the_same_attack_in_any_batch(norm, how):
-    model, x = Rowwise(), uniform(24).float()
-    y, n = model(x).argmax(1), 24
-    threat = Threat(norm, {"Linf": 0.025, "L2": 0.15, "L1": 0.4}[norm])
-    whole = how.run(model, x, y, threat, noise(n))
-    broken = fell(model, whole, x, y, threat)
-    assert 4 < broken.sum() < 22
-
-    for together in (1, 1000):
-        again = how.model_copy(update={"together": together}).run(model, x, y, threat, noise(n))
-        assert torch.equal(again, whole)
-    for rows in (torch.arange(7), torch.arange(n).flip(0), (~broken).nonzero().squeeze(1), torch.tensor([11])):
-        assert torch.equal(how.run(model, x[rows], y[rows], threat, noise(n, rows)), whole[rows])
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_targets_side_by_side_break_what_they_break_one_after_another(norm):
-    model, x, how = Rowwise(), uniform(60).float(), FAB(steps=12)
-    logits = model(x)
-    y, threat = logits.argmax(1), Threat(norm, {"Linf": 0.025, "L2": 0.15, "L1": 0.4}[norm])
-
-    broken = fell(model, how.run(model, x, y, threat, noise(60)), x, y, threat)
-
-    alone = torch.stack([how._race(model, x, y, aim[None], x[None], threat)[1] for aim in how._aims(logits, y)])
-    assert len(alone) == 5
-    assert torch.equal(broken, alone.any(0))
-    assert (broken & ~alone[0]).any(), "some should fall to a later target only, or this says little"
-
-
 class Rounded(nn.Module):
     """A linear model whose passes are off by a constant, and which knows an exact one."""
 

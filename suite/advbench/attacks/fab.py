@@ -51,38 +51,33 @@ class FAB(Attack):
     """Points that a pass may hold even if the batch has fewer examples: runs of an example go side by side. Changes the
     speed only."""
 
+    @torch.no_grad()
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         """For each example its first fooling point within eps, or x, where FAB knows of none. (N, ...) -> (N, ...)."""
-        with torch.no_grad():
-            return self._run(model, x, y, threat, noise)
-
-    def _run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         logits = model(x)
-        standing = (~fooled(model, x, logits, y)).nonzero().squeeze(1)
-        aims = self._aims(logits, y)
-        starts = [
-            x if run % self.starts == 0 else _random_start(x, threat, noise) for run in range(len(aims) * self.starts)
-        ]
-        found = x.clone()
+        aims, found = self._aims(logits, y), x.clone()
+        runs = range(len(aims) * self.starts)
+        starts = [_random_start(x, threat, noise) if run % self.starts else x for run in runs]
+
+        def attempt(rows: Tensor, runs: range) -> Tensor:
+            """Those of `rows` that stand after the `runs`, which go side by side if there is memory for it."""
+            try:
+                aim = torch.stack([aims[run // self.starts, rows] for run in runs])
+                start = torch.stack([starts[run][rows] for run in runs])
+                found[rows], fell = self._race(model, x[rows], y[rows], aim, start, threat)
+                return rows[~fell]
+            except torch.OutOfMemoryError:
+                if len(runs) == 1:
+                    raise
+            half = len(runs) // 2
+            return attempt(attempt(rows, runs[:half]), runs[half:])
+
         # Most of those that fall fall to the first run. The others go side by side, and always so: which fooling point
         # an example leaves with must not depend on its batch.
-        for runs in (range(1), range(1, len(starts))):
-            if not runs:
-                continue
-            size = max(1, max(len(x), self.together) // len(runs))
-            fallen = [
-                self._race(
-                    model,
-                    x[rows],
-                    y[rows],
-                    torch.stack([aims[run // self.starts, rows] for run in runs]),
-                    torch.stack([starts[run][rows] for run in runs]),
-                    threat,
-                )
-                for rows in standing.split(size)
-            ]
-            found[standing] = torch.cat([points for points, _ in fallen])
-            standing = standing[~torch.cat([fell for _, fell in fallen])]
+        standing = attempt((~fooled(model, x, logits, y)).nonzero().squeeze(1), runs[:1])
+        if runs[1:]:
+            for rows in standing.split(max(1, max(len(x), self.together) // len(runs[1:]))):
+                attempt(rows, runs[1:])
         return found
 
     def _aims(self, logits: Tensor, y: Tensor) -> Tensor:
