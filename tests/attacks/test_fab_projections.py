@@ -91,8 +91,7 @@ def test_a_plane_out_of_the_boxs_reach_is_approached_to_the_nearest_corner(norm,
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_move_is_the_packages(norm, reach):
     """Where several moves are shortest, as in Linf, the one is taken that the package takes."""
-    # A power of two less one: the package's bisection over d + 1 sums in L1 is then complete.
-    problems = [problem(seed, 63, reach=reach) for seed in range(40)]
+    problems = [problem(seed, 300, reach=reach) for seed in range(40)]
     x, w, gap = (torch.stack([p[part] for p in problems]).float() for part in range(3))
     # In L2 and L1 the package never moves a coordinate of a weight below 1e-8.
     w = torch.where(w.abs() < 1e-7, 0, w)
@@ -100,7 +99,7 @@ def test_the_move_is_the_packages(norm, reach):
     move = onto_hyperplane(norm, x, w, gap)
 
     theirs = PACKAGE[norm](x, w, (w * x).sum(1) - gap)
-    torch.testing.assert_close(move, theirs, rtol=0, atol=5e-5)
+    torch.testing.assert_close(move, theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

@@ -22,7 +22,8 @@ def onto_hyperplane(norm: Norm, x: Tensor, w: Tensor, gap: Tensor) -> Tensor:
     """The shortest move, (..., d), that takes x (..., d) of the box [0, 1]^d to <w, x + move> = <w, x> - gap inside it.
 
     w (..., d) are the weights and gap (...) how far <w, x> lies above the plane (below: negative); leading dimensions
-    broadcast. Where the plane misses the box, the move ends in the corner that comes nearest to it.
+    broadcast. Where the plane misses the box, the move ends in the corner that comes nearest to it. (The authors'
+    package does the same, but leaves coordinates with weights below 1e-8 where they are in L2 and L1.)
     """
     weight, rest = w.abs(), gap.abs().unsqueeze(-1)
     towards = w.sign() * -gap.sign().unsqueeze(-1)
