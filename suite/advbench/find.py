@@ -35,6 +35,7 @@ PACKAGE = Path(advbench.__file__).parent
 NO_PARTS = {"__init__", "base"} | {
     "augment",
     "decode",
+    "fab_projections",
     "folders",
     "library",
     "pool",
