@@ -49,7 +49,7 @@ def test_a_name_is_its_file(kind, name, expected):
         (Model, "digits_cnn", "no model 'digits_cnn'; did you mean 'digits-cnn'?"),
         (Source, "digit", "no data set 'digit'; did you mean 'digits'?"),
         # What else lies in those folders is no part.
-        (Attack, "base", "no attack 'base'; known: autoattack, fgsm, pgd"),
+        (Attack, "base", "no attack 'base'; known: autoattack, fgsm, pgd, square"),
         (Source, "subsets", f"no data set 'subsets'; known: {', '.join(find.names(find.PACKAGE / 'data'))}"),
     ],
 )

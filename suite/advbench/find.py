@@ -41,6 +41,7 @@ NO_PARTS = {"__init__", "base"} | {
     "preact",
     "published",
     "randaugment",
+    "squares",
     "stream",
     "subsets",
 }
