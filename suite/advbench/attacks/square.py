@@ -22,7 +22,7 @@ from advbench.seeds import BlockNoise
 from advbench.threat import Threat
 
 HALVINGS: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After these queries of 10,000 the squares have half the area. Section 5 of the paper."""
+"""After these queries of 10,000 the squares have half the area."""
 
 
 class Square(Attack):
