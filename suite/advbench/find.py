@@ -42,6 +42,7 @@ NO_PARTS = {"__init__", "base"} | {
     "preact",
     "published",
     "randaugment",
+    "squares",
     "stream",
     "subsets",
 }

@@ -1,0 +1,439 @@
+"""Is Square Attack the one of its authors? Asked of their package's own points, and where the best point is known."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack.square import SquareAttack as Package
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from advbench.attacks.square import Square
+from advbench.attacks.squares import Constant, Pyramids, pyramids
+from advbench.passes import counting
+from advbench.seeds import BlockNoise
+from advbench.threat import Norm, Threat
+
+NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+HELD = {"Linf": 0.02, "L2": 0.15, "L1": 1.5}
+"""Radii at which some examples of `net` fall and some stand."""
+
+
+def noise(n: int, seed: int = 0, rows: Tensor | None = None) -> BlockNoise:
+    return BlockNoise(torch.device("cpu"), seed, n, torch.arange(n) if rows is None else rows)
+
+
+def images(*shape: int) -> Tensor:
+    """Pixels of which three in ten are black, so that the box binds."""
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(5))
+    return torch.where(x < 0.3, 0, x)
+
+
+def net(channels: int, size: int, classes: int = 10) -> nn.Module:
+    """A small convnet with random weights."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        layers = nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * size * size, classes)
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def package(model: nn.Module, threat: Threat, queries: int, seed: int = 0, *, rescale: bool = False) -> Package:
+    return Package(
+        model, norm=threat.norm, eps=threat.eps, n_queries=queries, seed=seed, device="cpu", resc_schedule=rescale
+    )
+
+
+def last_point(attack: Package, x: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Where the package's attack arrives; of those who stand it returns the clean example."""
+    with torch.random.fork_rng([]):
+        attack.init_hyperparam(x)
+        torch.manual_seed(seed)
+        return attack.attack_single_run(x, y)[1]
+
+
+@pytest.mark.parametrize("queries", [7, 1000, 5000, 12_000])
+@pytest.mark.parametrize("rescale", [False, True])
+def test_the_squares_shrink_as_in_the_package(queries, rescale):
+    ours = Square(queries=queries, rescale_schedule=rescale)
+    theirs = package(net(1, 8), Threat("Linf", 0.1), queries, rescale=rescale)
+
+    assert [ours.area(query) for query in range(queries)] == [theirs.p_selection(query) for query in range(queries)]
+
+
+def test_the_area_halves_at_the_published_queries():
+    area = Square(queries=10_000).area
+
+    for halvings, last in enumerate((10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)):
+        assert (area(last), area(last + 1)) == (0.8 / 2**halvings, 0.8 / 2 ** (halvings + 1))
+    # At 500 queries of 1,000 one is at the 5,000th of 10,000.
+    assert Square(queries=1000, rescale_schedule=True).area(500) == 0.8 / 128
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "expected"),
+    [
+        # round(sqrt(p * height * width)): sqrt(0.8 * 1024) = 28.6, sqrt(0.4 * 1024) = 20.2, ...
+        ("Linf", (32, 32), [29, 20, 14, 10, 7, 5, 4, 3]),
+        ("L2", (32, 32), [29, 21, 15, 11, 7, 5, 5, 3]),
+        ("L1", (32, 32), [29, 21, 15, 11, 7, 5, 5, 3]),
+        ("Linf", (8, 8), [7, 5, 4, 3, 2, 1, 1, 1]),
+        ("L2", (8, 8), [7, 5, 5, 3, 3, 3, 3, 3]),
+        # No more than the image has.
+        ("L2", (2, 2), [2] * 8),
+        ("Linf", (40, 4), [4, 4, 4, 4, 3, 2, 1, 1]),
+    ],
+)
+def test_sides_are_those_of_the_areas(norm, shape, expected):
+    sides = Square(queries=5000).sides(Threat(norm, 0.1), *shape)
+
+    assert len(sides) == 5000
+    assert [sides[query] for query in (0, 11, 51, 201, 501, 1001, 2001, 4001)] == expected
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 7, 12, 25])
+@pytest.mark.parametrize(("order", "norm"), [(2, "L2"), (1, "L1")])
+def test_two_pyramids_are_those_of_the_package(order, norm, side):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)  # draws 0.496 first, so that it is not turned
+        theirs = package(net(1, 8), Threat(norm, 1.0), 1).eta(side)
+
+    ours = pyramids(side, order)
+    assert torch.linalg.vector_norm(ours, order).item() == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 10)])
+def test_an_example_alone_meets_the_numbers_and_the_points_of_the_package(norm, channels, size):
+    model, x, threat = net(channels, size), images(6, channels, size, size), Threat(norm, HELD[norm])
+    y = model(x).argmax(1)
+    equal = 0
+    for seed in range(6):
+        one, label = x[seed : seed + 1], y[seed : seed + 1]
+        expected = last_point(package(model, threat, 300), one, label, seed)
+        found = Square(queries=300).run(model, one, label, threat, noise(1, seed))
+        equal += (found - expected).abs().max().item() < 1e-5
+    # In L2 and L1 roundings differ, and may decide on a candidate that is no better and no worse; then ways part.
+    assert equal == 6 if norm == "Linf" else equal >= 5
+
+
+class Plane(nn.Module):
+    """Two logits, <w, x> + bias and 0."""
+
+    def __init__(self, w: Tensor, bias: float) -> None:
+        super().__init__()
+        self.w, self.bias = w, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        height = (x * self.w).flatten(1).sum(1) + self.bias
+        return torch.stack([height, torch.zeros_like(height)], dim=1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_linf_finds_the_best_corner_of_a_hyperplane_but_in_the_last_row_and_column(channels):
+    w = torch.randn(channels, 6, 6, generator=torch.Generator().manual_seed(0))
+    x, threat = images(8, channels, 6, 6), Threat("Linf", 0.1)
+
+    found = Square(queries=2000).run(Plane(w, 100), x, torch.zeros(8, dtype=torch.int64), threat, noise(8))
+
+    # Single pixels from query 501 on: 25 places, two or four colours.
+    low, high = (x - 0.1).clamp_min(0), (x + 0.1).clamp_max(1)
+    best = torch.where(w > 0, low, high)
+    assert torch.equal(found[..., :-1, :-1], best[..., :-1, :-1])
+    # What the package's squares never reach keeps the stripes of the start.
+    assert ((found == low) | (found == high)).all()
+    assert not torch.equal(found, best.expand_as(found))
+
+
+@pytest.mark.parametrize(("norm", "order"), [("L2", 2), ("L1", 1)])
+def test_pyramids_find_more_on_a_hyperplane_than_two_of_them_can_say(norm, order):
+    w = torch.randn(1, 9, 9, generator=torch.Generator().manual_seed(0))
+    x, threat = torch.full((8, 1, 9, 9), 0.5), Threat(norm, 0.2)
+
+    found = Square(queries=1500).run(Plane(w, 100), x, torch.zeros(8, dtype=torch.int64), threat, noise(8))
+
+    gained = -((found - x) * w).flatten(1).sum(1)
+    shapes = [pyramids(side, order).float() for side in (3, 5, 7)]
+    two = max(nn.functional.conv2d(w, shape[None, None]).abs().max() for s in shapes for shape in (s, s.T))
+    assert norm == "L1" or (gained > 0.2 * two).all()
+    assert (gained <= 0.2 * threat.dual_norm(w[None]) * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(3, 10, 10), (1, 8, 8), (2, 7, 12), (1, 12, 7), (1, 4, 4), (3, 1, 1), (1, 2, 3)])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("share", [1, 20])
+def test_every_candidate_is_in_the_ball_and_the_box(norm, shape, layout, share):
+    x, threat = images(5, *shape).to(memory_format=layout), Threat(norm, HELD[norm] * share)
+    squares = (Constant if norm == "Linf" else Pyramids)(x, threat, noise(5))
+    seen = 0
+    for candidate, whose in squares.candidates(Square(queries=150).sides(threat, *shape[1:])):
+        rows = torch.arange(5) if whose is None else whose
+        assert candidate.shape == (len(rows), *shape)
+        assert threat.contains(candidate, x[rows]).all()
+        assert candidate.min() >= 0
+        assert candidate.max() <= 1
+        if seen % 3 == 0:
+            squares.accept(rows, candidate.clone())
+        seen += 1
+    assert seen > 1 or shape[1:] == (1, 1)
+
+
+def test_linf_starts_with_stripes_and_changes_one_square_to_one_colour():
+    x, threat = images(7, 3, 9, 11), Threat("Linf", 0.1)
+    low, high = (x - 0.1).clamp_min(0), (x + 0.1).clamp_max(1)
+    squares = Constant(x, threat, noise(7))
+    places: list[tuple[int, int]] = []
+    sides = [4] * 130
+    for query, (candidate, whose) in enumerate(squares.candidates(sides)):
+        assert whose is None, "5 * 7 * 8 squares are too many to meet again in 130 queries"
+        up = candidate == high
+        assert (up | (candidate == low)).all()
+        if not query:
+            assert torch.equal(up, up[:, :, :1].expand_as(up))
+            assert 60 < up[:, :, 0].sum() < 170  # half of 231
+            continue
+        for now, before in zip(up, squares.point == high, strict=True):
+            channel, row, column = (now != before).nonzero().T
+            if len(row):
+                top, left = int(row.min()), int(column.min())
+                places += [(top, left)] * int(row.max() - top == 3 and column.max() - left == 3)
+                assert row.max() - top < 4
+                assert column.max() - left < 4
+                for one in channel.unique():
+                    assert len(now[one, row[channel == one], column[channel == one]].unique()) == 1
+    # Uniform over the places that the package draws: 9 - 4 by 11 - 4, the last of each left out.
+    counts = torch.zeros(6, 8)
+    for place in places:
+        counts[place] += 1
+    assert counts[5].sum() == counts[:, 7].sum() == 0
+    expected = len(places) / 35
+    chi2 = ((counts[:5, :7] - expected) ** 2 / expected).sum()
+    assert len(places) > 300
+    assert chi2 < 34 + 4 * (2 * 34) ** 0.5
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+def test_pyramids_spend_the_whole_radius_inside_the_box(norm):
+    # Grey images far from the box: what is given away, left over or held there is all spent again.
+    x, threat = torch.full((6, 1, 10, 10), 0.5), Threat(norm, 0.3)
+    squares = Pyramids(x, threat, noise(6))
+    for query, (candidate, _) in enumerate(squares.candidates([5] * 40)):
+        torch.testing.assert_close(threat.size(candidate - x), torch.full((6,), 0.3), rtol=5e-6, atol=0)
+        moved = ((candidate - squares.point).abs() > 1e-6).flatten(1).sum(1)
+        assert query == 0 or (moved <= 50).all(), "two squares of 5 by 5"
+        squares.accept(torch.arange(6), candidate.clone())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_outcome_is_the_same_in_any_batch_and_order(norm, digits_cnn, digits_test):
+    model, threat = digits_cnn.eval().requires_grad_(False), Threat(norm, {"Linf": 0.08, "L2": 0.5, "L1": 2.0}[norm])
+    x, y = digits_test.pixels(slice(0, 24)), digits_test.labels[:24]
+    whole = Square(queries=150).run(model, x, y, threat, noise(24))
+    assert 0 < (model(whole).argmax(1) != y).sum() < 24
+
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
+    for rows in (*order.split(7), order):
+        part = Square(queries=150).run(model, x[rows], y[rows], threat, noise(24, rows=rows))
+        assert torch.equal(part, whole[rows])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_fooled_leave_at_once(norm):
+    model, x, threat = net(3, 10), images(12, 3, 10, 10), Threat(norm, 2 * HELD[norm])
+    y = model(x).argmax(1)
+    attack = Square(queries=120)
+    alone = 0
+    for row in range(12):
+        with counting(model) as passes:
+            attack.run(model, x[row : row + 1], y[row : row + 1], threat, noise(12, rows=torch.tensor([row])))
+        alone += passes.forward
+    with counting(model) as passes:
+        found = attack.run(model, x, y, threat, noise(12))
+
+    fell = (model(found).argmax(1) != y).sum()
+    assert 0 < fell < 12
+    assert passes.forward == alone
+    assert passes.forward < 12 * 121
+    assert passes.backward == 0
+
+
+def test_the_first_point_that_fools_is_returned_and_costs_nothing_more():
+    model, x = net(1, 8), images(9, 1, 8, 8)
+    right = model(x).argmax(1)
+    with counting(model) as passes:
+        found = Square().run(model, x, (right + 1) % 10, Threat("Linf", 1e-6), noise(9))
+
+    assert passes.forward == 9
+    assert ((found - x).abs() <= 1.001e-6).all()
+
+
+def test_from_one_point_nothing_is_asked_twice_and_nothing_that_changes_nothing():
+    x, threat = images(1, 1, 8, 8), Threat("Linf", 0.1)
+    low, high = (x - 0.1).clamp_min(0), (x + 0.1).clamp_max(1)
+    squares = Constant(x, threat, noise(1))
+    asked: list[bytes] = []
+    rounds = 0
+    for query, (candidate, _) in enumerate(squares.candidates([3] * 1000)):
+        if query:
+            asked.append(candidate.numpy().tobytes())
+        start = squares.point.clone()
+        squares_of_three = ((top, left, colour) for top in range(5) for left in range(5) for colour in (low, high))
+        expected: list[bytes] = []
+        for top, left, colour in squares_of_three:
+            image = start.clone()
+            inside = ..., slice(top, top + 3), slice(left, left + 3)
+            image[inside] = colour[inside]
+            if not torch.equal(image, start):
+                expected.append(image.numpy().tobytes())
+        if len(asked) == len(expected):
+            # All there is, each once; from another point the questions are new ones.
+            assert sorted(asked) == sorted(expected)
+            asked.clear()
+            squares.accept(torch.tensor([0]), candidate.clone())
+            rounds += 1
+    assert rounds > 2
+
+
+def test_what_is_not_asked_again_changes_nothing():
+    model, x, threat = net(1, 8), images(1, 1, 8, 8), Threat("Linf", 0.1)
+    y = model(x).argmax(1)
+    model.get_parameter("3.bias")[y] += 10  # it stands
+    with counting(model) as ours:
+        found = Square().run(model, x, y, threat, noise(1))
+    with counting(model) as theirs:
+        expected = last_point(package(model, threat, 5000), x, y, 0)
+
+    assert (found - expected).abs().max() < 1e-6
+    assert theirs.forward == 5001
+    # At the end no single pixel makes it better, and there are 49 of them.
+    assert ours.forward < 1500
+
+
+def test_rounded_passes_are_left_to_others():
+    class Rounded(nn.Module):
+        def __init__(self, judge: nn.Module) -> None:
+            super().__init__()
+            self.judge = judge
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("asked for rounded margins")
+
+    model, x, threat = net(1, 8), images(6, 1, 8, 8), Threat("Linf", 0.02)
+    y = model(x).argmax(1)
+
+    found = Square(queries=60).run(Rounded(model), x, y, threat, noise(6))
+    assert torch.equal(found, Square(queries=60).run(model, x, y, threat, noise(6)))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_no_success(value):
+    class Broken(Plane):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            # What would be best for the attack is not finite.
+            logits[logits[:, 0] < 99, int(value > 0)] = value
+            return logits
+
+    w = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x, y = torch.full((4, 1, 8, 8), 0.5), torch.zeros(4, dtype=torch.int64)
+    broken = Broken(w - w.mean(), 100)
+    with counting(broken) as passes:
+        found = Square(queries=300).run(broken, x, y, Threat("Linf", 0.05), noise(4))
+
+    assert broken(found).isfinite().all()
+    assert passes.forward > 4
+    assert Threat("Linf", 0.05).contains(found, x).all()
+
+
+def test_where_no_answer_is_finite_the_start_is_returned():
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 3), torch.nan)
+
+    x, threat = images(4, 1, 8, 8), Threat("L2", 0.5)
+    found = Square(queries=20).run(Silent(), x, torch.zeros(4, dtype=torch.int64), threat, noise(4))
+
+    with torch.inference_mode():
+        expected = Pyramids(x, threat, noise(4)).start()
+    assert torch.equal(found, expected)
+
+
+def test_a_tie_is_decided_as_argmax_decides_it():
+    class Tied(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), 3)
+
+    with counting(model := Tied()) as passes:
+        Square(queries=30).run(model, images(2, 1, 12, 12), torch.tensor([0, 1]), Threat("L2", 0.5), noise(2))
+
+    # Class 1 loses the tie at once; class 0 wins every one of them.
+    assert passes.forward == 2 + 30
+
+
+def draws() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_but_the_candidates_is_changed(norm):
+    model, x = net(1, 8).requires_grad_(True), images(6, 1, 8, 8)
+    y, kept, before = model(x).argmax(1), x.clone(), draws()
+
+    found = Square(queries=70).run(model, x, y, Threat(norm, HELD[norm]), noise(6))
+
+    assert draws() == before
+    assert torch.equal(x, kept)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not found.requires_grad
+    found.add_(1)  # an inference tensor would refuse
+
+
+def test_the_hyper_parameters_of_the_standard_version():
+    standard = package(net(1, 8), Threat("Linf", 0.1), 5000)
+    ours = Square()
+
+    assert (ours.queries, ours.p_init, ours.rescale_schedule) == (5000, standard.p_init, False)
+    assert (ours.restarts, standard.n_restarts) == (1, 1)
+    assert not ours.follows_gradient
+    assert not ours.everywhere
+    for wrong in ({"queries": 0}, {"p_init": 0.0}, {"p_init": 1.5}):
+        with pytest.raises(ValidationError):
+            Square.model_validate(wrong)
+
+
+def test_alone_it_has_a_thousand_queries_of_the_same_law():
+    assert Square().alone() == Square(queries=1000)
+    assert Square(queries=10).alone() == Square(queries=10)
+    assert Square().alone().sides(Threat("L2", 1), 32, 32) == Square().sides(Threat("L2", 1), 32, 32)[:1000]
+    stretched = Square(rescale_schedule=True)
+    assert stretched.alone() == stretched
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), ("L2", 0.45), ("L1", 2.0)])
+def test_as_many_fall_as_to_the_package(norm, eps, digits_cnn, digits_test):
+    model, threat, seeds, n = digits_cnn.eval().requires_grad_(False), Threat(norm, eps), 6, 60
+    x, y = digits_test.pixels(slice(0, n)), digits_test.labels[:n]
+    right = model(x).argmax(1) == y
+    x, y = x[right], y[right]
+    ours, theirs = (torch.zeros(seeds, len(y), dtype=torch.float64) for _ in range(2))
+    for seed in range(seeds):
+        found = Square(queries=100).run(model, x, y, threat, noise(len(y), seed))
+        ours[seed] = (model(found).argmax(1) != y).double()
+        with torch.random.fork_rng([]):
+            found = package(model, threat, 100, seed).perturb(x, y)
+        theirs[seed] = (model(found).argmax(1) != y).double()
+
+    share = torch.cat([ours, theirs]).mean(0)
+    assert 0.2 < share.mean() < 0.8
+    # Our examples fall independently: the variance of a run's count is the sum of p (1 - p). The package's share their
+    # squares, so that its own seeds must tell, which at least vary as much.
+    independent = (share * (1 - share)).sum()
+    spread = independent + torch.maximum(theirs.sum(1).var(), independent)
+    difference = ours.sum(1).mean() - theirs.sum(1).mean()
+    assert independent > 1
+    assert difference.abs() < 4 * (spread / seeds).sqrt()
