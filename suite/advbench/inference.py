@@ -84,7 +84,7 @@ def folded(model: nn.Module) -> GraphModule:
     W' = W gamma / sigma and b' = beta + (b - mu) gamma / sigma, by output channel.
     """
     graph = symbolic_trace(deepcopy(model))
-    modules = dict(graph.named_modules())
+    modules: dict[str, Any] = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue

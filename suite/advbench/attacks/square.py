@@ -28,7 +28,7 @@ HALVINGS: Final = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(Attack):
     """Random search: a candidate with a square changed is kept where it has a smaller margin.
 
-    Every pass is one of the exact model: rounded margins tie, and a random search then stands still.
+    Its passes should not be rounded: rounded margins tie, and a random search then stands still.
     """
 
     name = "square"
@@ -69,10 +69,9 @@ class Square(Attack):
         return found
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
-        exact: nn.Module = getattr(model, "judge", model)
         squares = (Constant if threat.norm == "Linf" else Pyramids)(x, threat, noise)
         with torch.inference_mode():
-            found = _search(exact, x, y, squares, self.sides(threat, *x.shape[2:]))
+            found = _search(model, x, y, squares, self.sides(threat, *x.shape[2:]))
         # Inference mode's tensors may not be changed outside of it.
         return found.clone()
 
