@@ -87,7 +87,7 @@ def package(model: nn.Module, threat: Threat, loss: Loss, runs: int, seed: int =
 def test_with_the_package_s_draws_it_goes_where_the_package_goes(some, monkeypatch, norm, loss):
     model, x, y = some[0].double(), some[1].double(), some[2]
     theirs = package(model, THREATS[norm], loss, runs=2)
-    # It also counts pixels that its own rounding has moved by 1e-16.
+    # It also counts pixels that only rounding has moved, by 1e-16.
     monkeypatch.setattr(autopgd_base, "L0_norm", lambda moved: (moved.abs() > 1e-12).flatten(1).sum(1))
     single = "decr_eps_pgd" if norm == "L1" else "attack_single_run"
     seen, run = [], getattr(theirs, single)
