@@ -32,7 +32,10 @@ MOMENTUM = 0.25
 
 
 class APGD(Attack):
-    """Auto-PGD. The candidate is the point that first fooled the model, or else the one of the highest loss."""
+    """Ascent with momentum that halves its own step size, on the cross-entropy or towards one class after the other.
+
+    The candidate is the point that first fooled the model, or else the one of the highest loss.
+    """
 
     name = "apgd"
     paper = "arXiv 2003.01690"
