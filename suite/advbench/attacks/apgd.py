@@ -32,7 +32,10 @@ MOMENTUM = 0.25
 
 
 class APGD(Attack):
-    """Auto-PGD. The candidate is the point that first fooled the model, or else the one of the highest loss."""
+    """Ascent with momentum that halves its own step size, on the cross-entropy or towards one class after the other.
+
+    The candidate is the point that first fooled the model, or else the one of the highest loss.
+    """
 
     name = "apgd"
     paper = "arXiv 2003.01690"
@@ -250,8 +253,11 @@ class _SparseAscents(_Ascents):
         self._count()
 
     def _count(self) -> None:
-        """How many pixels the best points have moved, (B,); the next steps move two thirds as many."""
-        self.moved = (self.best != self.x).flatten(1).sum(1).to(self.value.dtype)
+        """How many pixels the best points have moved, (B,); the next steps move two thirds as many.
+
+        By more than rounding, which leaves 1e-17 of a pixel that the projection took back. The package counts those.
+        """
+        self.moved = ((self.best - self.x).abs() > 1e-12).flatten(1).sum(1).to(self.value.dtype)
         self.share = self.moved / self.x[0].numel() / 1.5
 
     def _move(self, *, first: bool) -> None:
