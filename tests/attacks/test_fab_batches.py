@@ -74,6 +74,17 @@ def test_targets_side_by_side_break_what_they_break_one_after_another(norm):
     assert (broken & ~alone[0]).any(), "some should fall to a later target only, or this says little"
 
 
+@pytest.mark.parametrize(("n", "together", "most"), [(4, 64, 16), (4, 10, 8), (4, 1, 4), (24, 10, 24)])
+def test_a_pass_holds_no_more_than_the_batch_or_than_asked_for(n, together, most):
+    model, x, seen = Rowwise(), uniform(n), [0]
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+
+    # At this radius nothing falls: four of five targets go side by side.
+    FAB(steps=2, together=together).run(model, x, model(x).argmax(1), Threat("L2", 1e-6), noise(n))
+
+    assert max(seen) == most
+
+
 def test_without_memory_for_all_targets_fewer_go_side_by_side():
     class Small(Rowwise):
         def forward(self, x: Tensor) -> Tensor:

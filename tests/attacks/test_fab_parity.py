@@ -80,13 +80,13 @@ def test_the_iterates_are_the_packages(norm, targeted):
 @pytest.mark.parametrize("threat", THREATS, ids=lambda t: t.norm)
 def test_the_targeted_verdicts_are_the_packages(digits_cnn, digits_test, threat):
     """No number is drawn, so examples fall or stand alike; rounding decides for those on the verge."""
-    model, x, y = digits_cnn.eval().requires_grad_(False), digits_test.pixels(slice(0, 36)), digits_test.labels[:36]
+    model, x, y = digits_cnn.eval().requires_grad_(False), digits_test.pixels(slice(0, 30)), digits_test.labels[:30]
 
-    ours = FAB(steps=30).run(model, x, y, threat, noise(36))
-    theirs = package(model, threat, n_iter=30).perturb(x, y)
+    ours = FAB(steps=20).run(model, x, y, threat, noise(30))
+    theirs = package(model, threat, n_iter=20).perturb(x, y)
 
     broken, reference = fell(model, ours, x, y, threat), fell(model, theirs, x, y, threat)
-    assert 8 < reference.sum() < 32
+    assert 6 < reference.sum() < 26
     assert (broken != reference).sum() <= 1
 
 

@@ -105,7 +105,7 @@ class FAB(Attack):
                 logits = model(x_adv)
             wrong = (logits.argmax(1) != y) & logits.isfinite().all(1)
             near = wrong & (threat.size(x_adv - x) <= threat.eps)
-            back = torch.where(per_example(wrong, x), x + self.beta * (x_adv - x), x_adv)
+            back = x_adv.lerp(x, per_example((1 - self.beta) * wrong.to(x.dtype), x))
             if near.any():
                 rows = near.nonzero().squeeze(1)
                 sure = fooled(model, x_adv[rows], logits[rows], y[rows])

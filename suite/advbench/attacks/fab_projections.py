@@ -27,7 +27,7 @@ def onto_hyperplane(norm: Norm, x: Tensor, w: Tensor, gap: Tensor) -> Tensor:
     """
     weight, rest = w.abs(), gap.abs().unsqueeze(-1)
     towards = w.sign() * -gap.sign().unsqueeze(-1)
-    room = torch.where(towards > 0, 1 - x, x)
+    room = (towards.clamp_min(0) - x).abs()
     return towards * (_greedy(room, weight, rest) if norm == "L1" else _together(norm, room, weight, rest))
 
 
@@ -53,11 +53,12 @@ def _together(norm: Norm, room: Tensor, weight: Tensor, rest: Tensor) -> Tensor:
     pace = torch.ones_like(weight) if norm == "Linf" else weight / weight.amax(-1, keepdim=True).clamp_min(real.tiny)
     arrival, speed, full = room / pace.clamp_min(real.tiny), weight * pace, weight * room
     time = before = torch.zeros_like(rest).expand(*room.shape[:-1], 1)
+    moving = torch.empty_like(room)  # 0 or 1: sums of products are far faster than torch.where
     for _ in range(0, room.shape[-1], STEPS_AT_ONCE):
         for _ in range(STEPS_AT_ONCE):
-            moving = arrival > time
-            spent = torch.where(moving, 0, full).sum(-1, keepdim=True)
-            gained = torch.where(moving, speed, 0).sum(-1, keepdim=True)
+            torch.gt(arrival, time, out=moving)
+            spent = ((1 - moving) * full).sum(-1, keepdim=True)
+            gained = (moving * speed).sum(-1, keepdim=True)
             # Where the plane misses the box nothing is left to move: the time is as long as numbers go.
             later = ((rest - spent) / gained.clamp_min(real.tiny)).clamp_max(real.max)
             time, before = torch.maximum(time, later), time
