@@ -159,7 +159,7 @@ class Pyramids(Squares):
         """Pyramids side by side, about five times five of them."""
         channels, height, width = self.x.shape[1:]
         side = max(height // 5, 1)
-        margin = (height - side * 5) // 2
+        margin = max(height - side * 5, 0) // 2
         tops, lefts = (margin + side * torch.arange(size // side, device=self.x.device) for size in (height, width))
         numbers = self.noise.uniform(self.x.new_empty(len(self.x), len(tops) * len(lefts), 1 + channels))
         # Squares that would leave the image are left out, but they have their numbers as well.
