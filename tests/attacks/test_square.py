@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from advbench.attacks.square import Square
 from advbench.attacks.squares import Constant, Pyramids, pyramids
+from advbench.data.base import Examples
 from advbench.passes import counting
 from advbench.seeds import BlockNoise
 from advbench.threat import Norm, Threat
@@ -109,16 +110,16 @@ def test_two_pyramids_are_those_of_the_package(order, norm, side):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 10)])
 def test_an_example_alone_meets_the_numbers_and_the_points_of_the_package(norm, channels, size):
-    model, x, threat = net(channels, size), images(6, channels, size, size), Threat(norm, HELD[norm])
+    model, x, threat = net(channels, size), images(4, channels, size, size), Threat(norm, HELD[norm])
     y = model(x).argmax(1)
     equal = 0
-    for seed in range(6):
+    for seed in range(4):
         one, label = x[seed : seed + 1], y[seed : seed + 1]
-        expected = last_point(package(model, threat, 300), one, label, seed)
-        found = Square(queries=300).run(model, one, label, threat, noise(1, seed))
+        expected = last_point(package(model, threat, 220), one, label, seed)
+        found = Square(queries=220).run(model, one, label, threat, noise(1, seed))
         equal += (found - expected).abs().max().item() < 1e-5
     # In L2 and L1 roundings differ, and may decide on a candidate that is no better and no worse; then ways part.
-    assert equal == 6 if norm == "Linf" else equal >= 5
+    assert equal == 4 if norm == "Linf" else equal >= 3
 
 
 class Plane(nn.Module):
@@ -163,10 +164,9 @@ def test_pyramids_find_more_on_a_hyperplane_than_two_of_them_can_say(norm, order
     assert (gained <= 0.2 * threat.dual_norm(w[None]) * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("share", "layout"), [(1, torch.contiguous_format), (20, torch.channels_last)])
 @pytest.mark.parametrize("shape", [(3, 10, 10), (1, 8, 8), (2, 7, 12), (1, 12, 7), (1, 4, 4), (3, 1, 1), (1, 2, 3)])
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("share", [1, 20])
 def test_every_candidate_is_in_the_ball_and_the_box(norm, shape, layout, share):
     x, threat = images(5, *shape).to(memory_format=layout), Threat(norm, HELD[norm] * share)
     squares = (Constant if norm == "Linf" else Pyramids)(x, threat, noise(5))
@@ -269,7 +269,7 @@ def test_the_first_point_that_fools_is_returned_and_costs_nothing_more():
         found = Square().run(model, x, (right + 1) % 10, Threat("Linf", 1e-6), noise(9))
 
     assert passes.forward == 9
-    assert ((found - x).abs() <= 1.001e-6).all()
+    assert Threat("Linf", 1e-6).contains(found, x).all()
 
 
 def test_from_one_point_nothing_is_asked_twice_and_nothing_that_changes_nothing():
@@ -414,18 +414,33 @@ def test_alone_it_has_a_thousand_queries_of_the_same_law():
     assert stretched.alone() == stretched
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.08), ("L2", 0.45), ("L1", 2.0)])
+def test_the_ladder_runs_it_in_batches_of_any_size(judged, digits_cnn, digits_test):
+    some = Examples(digits_test.stored[:40], digits_test.labels[:40], digits_test.index[:40], digits_test.peak)
+    found, parts = (
+        judged(digits_cnn, some, [Square(queries=60)], Threat("Linf", 0.15), curve=[], alone=8, batch=batch)
+        for batch in (40, 7)
+    )
+
+    assert found.broken_by == parts.broken_by
+    assert 0 < found.scores.robust.accuracy < found.scores.clean.accuracy
+    assert found.scores.alone_n == {"square": 8}
+    # One pass and a gradient to look at the clean example; then 61 passes for each that stands, and its judgement.
+    assert found.ledger.forward.sum() <= 40 * (1 + 1 + 61 + 1)
+    assert found.ledger.backward.sum() == 40
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.12), ("L2", 0.7), ("L1", 2.5)])
 def test_as_many_fall_as_to_the_package(norm, eps, digits_cnn, digits_test):
-    model, threat, seeds, n = digits_cnn.eval().requires_grad_(False), Threat(norm, eps), 6, 60
+    model, threat, seeds, n = digits_cnn.eval().requires_grad_(False), Threat(norm, eps), 5, 60
     x, y = digits_test.pixels(slice(0, n)), digits_test.labels[:n]
     right = model(x).argmax(1) == y
     x, y = x[right], y[right]
     ours, theirs = (torch.zeros(seeds, len(y), dtype=torch.float64) for _ in range(2))
     for seed in range(seeds):
-        found = Square(queries=100).run(model, x, y, threat, noise(len(y), seed))
+        found = Square(queries=60).run(model, x, y, threat, noise(len(y), seed))
         ours[seed] = (model(found).argmax(1) != y).double()
         with torch.random.fork_rng([]):
-            found = package(model, threat, 100, seed).perturb(x, y)
+            found = package(model, threat, 60, seed).perturb(x, y)
         theirs[seed] = (model(found).argmax(1) != y).double()
 
     share = torch.cat([ours, theirs]).mean(0)
@@ -435,5 +450,5 @@ def test_as_many_fall_as_to_the_package(norm, eps, digits_cnn, digits_test):
     independent = (share * (1 - share)).sum()
     spread = independent + torch.maximum(theirs.sum(1).var(), independent)
     difference = ours.sum(1).mean() - theirs.sum(1).mean()
-    assert independent > 1
+    assert independent > 0.5
     assert difference.abs() < 4 * (spread / seeds).sqrt()

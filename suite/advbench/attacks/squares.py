@@ -45,8 +45,10 @@ class Squares:
 
     def candidates(self, sides: Sequence[int]) -> Generator[tuple[Tensor, Tensor | None]]:
         """The start, then one for each side where it is new: candidates (n, C, H, W), and whose, (n,) or all (None)."""
-        self.point = self.start()
-        yield self.point, None
+        start = self.start()
+        self.point = start.clone()
+        self.accept(torch.arange(len(start), device=start.device), start)
+        yield start, None
         for side, group in groupby(sides):
             queries = len(list(group))
             ranges = [max(size - side, 1) for size in self.x.shape[2:]] * self.corners
@@ -154,12 +156,23 @@ class Pyramids(Squares):
         self.eps = threat.eps
         self.order = 2 if threat.norm == "L2" else 1
         self.inside = self.patterns = self.x
+        self.left = self.x.new_empty(len(x), 1, 1)
+        """Each channel's share of eps^order that the point does not use."""
+
+    def accept(self, places: Tensor, points: Tensor) -> None:
+        super().accept(places, points)
+        used = self._content((points - self.x[places]).flatten(1))[..., None]
+        self.left[places] = (self.eps**self.order - used).clamp_min_(0) / self.x.shape[1]
+
+    def keep(self, kept: Tensor) -> None:
+        super().keep(kept)
+        self.left = self.left[kept]
 
     def start(self) -> Tensor:
         """Pyramids side by side, about five times five of them."""
         channels, height, width = self.x.shape[1:]
         side = max(height // 5, 1)
-        margin = (height - side * 5) // 2
+        margin = max(height - side * 5, 0) // 2
         tops, lefts = (margin + side * torch.arange(size // side, device=self.x.device) for size in (height, width))
         numbers = self.noise.uniform(self.x.new_empty(len(self.x), len(tops) * len(lefts), 1 + channels))
         # Squares that would leave the image are left out, but they have their numbers as well.
@@ -187,7 +200,8 @@ class Pyramids(Squares):
         """x + delta (N, C, H * W), of the radius eps in L2 and then cut at the box; in L1 the nearest allowed point."""
         if self.order == 2:
             size = torch.linalg.vector_norm(delta, dim=(1, 2), keepdim=True)
-            return torch.addcmul(self.x, delta.view_as(self.x), (self.eps / (size + 1e-12))[..., None]).clamp_(0, 1)
+            size = size.add_(1e-12)[..., None]
+            return torch.addcdiv(self.x, delta.view_as(self.x), size, value=self.eps).clamp_(0, 1)
         moved = self.x + delta.view_as(self.x)
         nearest = moved.clamp(0, 1)
         # Grey images are in the ball once they are cut at the box, mostly.
@@ -207,27 +221,28 @@ class Pyramids(Squares):
 
     def change(self, *numbers: Tensor) -> Tensor:
         first, second, pattern = numbers
-        channels, order = self.x.shape[1], self.order
+        channels = self.x.shape[1]
         delta = (self.point - self.x).flatten(2)
         here, there = ((corner + self.inside)[:, None].expand(-1, channels, -1) for corner in (first, second))
-        left = (self.eps**order - self._content(delta).sum(1, keepdim=True)).clamp_min_(0) / channels
         old = delta.gather(2, here)
         held = self._content(old)
         delta.scatter_(2, here, 0)
         # What both squares hold is counted once.
         given = self._content(delta.gather(2, there))
         delta.scatter_(2, there, 0)
-        new = torch.addcdiv(self.patterns[pattern], old, self._norm(held) + 1e-12)
-        size = self._norm(left + held + given) * (1 if order == 2 else channels)
-        new *= size / (self._norm(self._content(new)) + 1e-12)
+        new = torch.addcdiv(self.patterns[pattern], old, self._root(held) + 1e-12)
+        size = self._root(self.left + held + given)
+        # In L1 the package spends as much in every channel as all of them have.
+        new *= (size if self.order == 2 else size * channels) / (self._root(self._content(new)) + 1e-12)
         delta.scatter_(2, here, new)
         return self._into_ball(delta)
 
     def _content(self, delta: Tensor) -> Tensor:
-        """What channels hold of eps^order, (N, C, P) -> (N, C, 1)."""
-        return (delta.square() if self.order == 2 else delta.abs()).sum(2, keepdim=True)
+        """What pixels take of eps^order, (..., P) -> (..., 1)."""
+        size = torch.linalg.vector_norm(delta, self.order, dim=-1, keepdim=True)
+        return size.square_() if self.order == 2 else size
 
-    def _norm(self, content: Tensor) -> Tensor:
+    def _root(self, content: Tensor) -> Tensor:
         return content.sqrt() if self.order == 2 else content
 
 
