@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from advbench.parallel import ALONE, Group, synchronise
 from advbench.seeds import Stream, generator
+from advbench.spec import BadInput
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -117,3 +118,12 @@ def test_a_synchronised_network_keeps_its_names_and_judges_as_before():
 
     assert list(changed.state_dict()) == list(plain.state_dict())
     assert torch.equal(changed(batch()), plain(batch()))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4)])
+def test_batch_norm_that_cannot_be_synchronised_is_refused_by_name(norm: nn.Module):
+    model = nn.Sequential(nn.BatchNorm2d(4), norm)
+
+    with pytest.raises(BadInput, match=rf"has {type(norm).__name__}; leave it out"):
+        synchronise(model)
+    assert type(model[0]) is nn.BatchNorm2d
