@@ -63,6 +63,20 @@ def test_pieces_of_a_part_meet_different_numbers_in_every_process():
     assert len(torch.cat(pieces).unique()) == 4 * 4 * 3
 
 
+def test_pieces_of_unequal_parts_leave_all_generators_equal():
+    streams = [Stream(generator("cpu", 0, "x")) for _ in range(2)]
+    drawn: list[Tensor] = []
+    for rank, stream in enumerate(streams):
+        rows = Group(rank, 2).rows(11)
+        stream.share(rank, 2, rows, 11)
+        for piece in torch.zeros(11, 3)[rows].split(4):  # 4 and 1 of five, 4 and 2 of six
+            drawn += [stream.uniform(piece), stream.uniform(piece)]
+
+    one, other = (stream.generator.get_state() for stream in streams)
+    assert torch.equal(one, other)
+    assert len(torch.cat(drawn).unique()) == 2 * 11 * 3
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(16, 3)).double()
