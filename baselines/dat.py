@@ -30,6 +30,7 @@ from advbench.defense import Defense, TrainState, batch_norm
 from advbench.exchange import Clock, Compression, Exchange
 from advbench.parallel import synchronise
 from advbench.recipe import Training
+from advbench.seeds import Stream
 
 
 class DAT(Defense):
@@ -55,11 +56,13 @@ class DAT(Defense):
     a bucket, where the rounding's variance can exceed the signal)."""
     sync_bn: bool = False
     """Batch norm's statistics over the whole batch. Otherwise each process has its own, as in the authors' code, and
-    the first one's running statistics are kept."""
+    the first one's running statistics are kept: a training of several processes that goes on from a checkpoint gives
+    them to all, and does not end in the weights of one that was never stopped."""
     layerwise: Literal["lamb", "lars", "none"] = "lamb"
-    """Each layer's step has the length lr * ||theta||, and at most that with lars (the paper: LAMB with betas 0.9 and
-    0.999, eps 1e-6, no bias correction, lr 0.01; the authors' code holds ||theta|| at 10 at the most, which is left out
-    here). none: the task's own optimizer. Both come from timm."""
+    """Each layer's step has the length lr * ||theta|| with lamb (the paper: betas 0.9 and 0.999, eps 1e-6, no bias
+    correction, lr 0.01; the authors' code holds ||theta|| at 10 at the most, which is left out here). With lars what a
+    step adds to the momentum is at most so long, and the step itself at most 1 / (1 - momentum) times that. none: the
+    task's own optimizer. Both come from timm."""
     unlabelled: Literal["none", "pseudo", "agree"] = "none"
     """What an image of the task's unlabelled pool should stay under attack. pseudo: the class that the model gives the
     clean image; agree: the clean image's probabilities, a Kullback-Leibler term."""
@@ -116,39 +119,42 @@ class DAT(Defense):
                 loss = weight * state.cross_entropy(net(images), target)
                 loss.backward()
             total += loss.detach()
-        waited = 0.0
         if exchange is not None:
-            waited = exchange.waited()
+            exchange.end()
             state.report["bytes_sent"] = float(exchange.sent)
         state.optimizer.step()
+        whole = clock.seconds()
+        waited = 0.0 if exchange is None else exchange.waited()
         state.report["attack_seconds"] = attacked
-        state.report["compute_seconds"] = clock.seconds() - attacked - waited
+        state.report["compute_seconds"] = whole - attacked - waited
         state.report["communication_seconds"] = waited
-        return total
+        return total / state.weight  # a mean over the part, which the history weighs again
 
     def _terms(self, state: TrainState, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor, float]]:
         """Images, targets and the weight of their mean loss in the mean over processes: clean, then adversarial."""
         terms = [(x, y, self.clean_weight * state.weight)] if self.clean_weight else []
-        images, target, weight = x, y, state.weight
-        if self.unlabelled != "none":
-            more = self._drawn(state, len(x))
-            images, target = torch.cat([x, more]), self._targets(state, y, more)
         threat, pgd = state.threat, self.attack == "pgd"
+        images, target, weight, start = x, y, state.weight, threat.random_start(x, state.noise)
+        if self.unlabelled != "none":
+            more, noise, weight = self._drawn(state, len(x))
+            images, target = torch.cat([x, more]), self._targets(state, y, more)
+            start = torch.cat([start, threat.random_start(more, noise)])
         share = self.step_size or (0.25 if pgd else 1.25)
         with batch_norm(state.model, self.attack_bn):
-            start = threat.random_start(images, state.noise)
             steps = self.steps if pgd else 1
             x_adv = ascend(state.model, images, target, threat, start=start, steps=steps, step_size=share * threat.eps)
         return [*terms, (x_adv, target, weight)]
 
-    def _drawn(self, state: TrainState, labelled: int) -> Tensor:
-        """This process's part of the step's unlabelled images, as many for each as its labelled ones ask for."""
-        pool, group = state.unlabelled, state.group
+    def _drawn(self, state: TrainState, labelled: int) -> tuple[Tensor, Stream, float]:
+        """This process's part of the step's unlabelled images, its noise, and what its mean over both kinds weighs."""
+        pool, group, noise = state.unlabelled, state.group, Stream(state.noise.generator)
         assert pool is not None
-        count = max(1, round(labelled * self.unlabelled_ratio))
+        together = state.noise.size or labelled
+        count = max(group.world, round(together * self.unlabelled_ratio))
         # All processes draw for all of them, so that no two take the same ones by having equal generators.
-        rows = torch.randint(len(pool), (group.world, count), generator=state.noise.generator, device=pool.device)
-        return pool.pixels(rows[group.rank])
+        rows = torch.randint(len(pool), (count,), generator=noise.generator, device=pool.device)[group.rows(count)]
+        noise.share(group.rank, group.world, group.rows(count), count)
+        return pool.pixels(rows), noise, (labelled + len(rows)) * group.world / (together + count)
 
     def _targets(self, state: TrainState, y: Tensor, unlabelled: Tensor) -> Tensor:
         with batch_norm(state.model, "eval"), torch.no_grad():

@@ -60,6 +60,43 @@ def test_what_is_not_finite_does_not_become_a_number(bad: float):
     assert back[BUCKET:].isfinite().all()
 
 
+class FakeEvent:
+    """A CUDA event of a device whose clock is `now`, in milliseconds, and that has done all it was given."""
+
+    now = 0.0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: object) -> None:
+        self.at = FakeEvent.now
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return end.at - self.at
+
+
+def test_on_cuda_the_wait_is_the_device_s_and_not_the_host_s(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    exchange = object.__new__(Exchange)
+    exchange.device, exchange.compression = torch.device("cuda"), "none"
+    exchange.begin(torch.Generator(), 0)
+
+    def whole(gradients: Tensor) -> Tensor:
+        FakeEvent.now += 30  # the device packs and sends; the host is back at once
+        return gradients
+
+    monkeypatch.setattr(exchange, "_whole", whole)
+    for backward in (1_000, 2_000):
+        FakeEvent.now += backward
+        exchange._send(torch.zeros(1))
+    FakeEvent.now += 400  # until the last bucket has arrived
+    exchange.end()
+    FakeEvent.now += 7_000
+
+    assert exchange.waited() == pytest.approx(0.03 + 0.03 + 0.4)
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return MnistCnn().build((1, 28, 28), 10).double()
@@ -78,7 +115,9 @@ def gradients(group: Group) -> dict[str, Any]:
         exchange.begin(torch.Generator().manual_seed(4), group.rank)
         clock = Clock(torch.device("cpu"))
         (exchange.model(x[group.rows(12)]).square().mean() * group.weight(12)).backward()
-        assert 0 < exchange.waited() <= clock.seconds()
+        exchange.end()
+        whole = clock.seconds()
+        assert 0 < exchange.waited() <= whole
         found[kind] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         found[f"{kind} bytes"] = exchange.sent
     return found

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from advbench.parallel import ALONE, Group, synchronise
 from advbench.seeds import Stream, generator
+from advbench.spec import BadInput
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -60,6 +61,20 @@ def test_pieces_of_a_part_meet_different_numbers_in_every_process():
         pieces += [stream.normal(torch.zeros(4, 3)), stream.normal(torch.zeros(4, 3))]
 
     assert len(torch.cat(pieces).unique()) == 4 * 4 * 3
+
+
+def test_pieces_of_unequal_parts_leave_all_generators_equal():
+    streams = [Stream(generator("cpu", 0, "x")) for _ in range(2)]
+    drawn: list[Tensor] = []
+    for rank, stream in enumerate(streams):
+        rows = Group(rank, 2).rows(11)
+        stream.share(rank, 2, rows, 11)
+        for piece in torch.zeros(11, 3)[rows].split(4):  # 4 and 1 of five, 4 and 2 of six
+            drawn += [stream.uniform(piece), stream.uniform(piece)]
+
+    one, other = (stream.generator.get_state() for stream in streams)
+    assert torch.equal(one, other)
+    assert len(torch.cat(drawn).unique()) == 2 * 11 * 3
 
 
 def network() -> nn.Sequential:
@@ -117,3 +132,12 @@ def test_a_synchronised_network_keeps_its_names_and_judges_as_before():
 
     assert list(changed.state_dict()) == list(plain.state_dict())
     assert torch.equal(changed(batch()), plain(batch()))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), type("BatchNormAct2d", (nn.BatchNorm2d,), {})(4)])
+def test_batch_norm_that_cannot_be_synchronised_is_refused_by_name(norm: nn.Module):
+    model = nn.Sequential(nn.BatchNorm2d(4), norm)
+
+    with pytest.raises(BadInput, match=rf"has {type(norm).__name__}; leave it out"):
+        synchronise(model)
+    assert type(model[0]) is nn.BatchNorm2d

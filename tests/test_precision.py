@@ -198,6 +198,28 @@ def test_a_compiled_graph_that_is_wrong_is_not_used(monkeypatch, batch, kind, ke
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def test_a_batch_that_shrinks_makes_no_graph_for_each_of_its_sizes(monkeypatch):
+    """The whole batch and the next size have graphs of their own, and all others one."""
+    made: list[bool] = []
+    compiler = torch.compile
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        [x] = (i for i in inputs if isinstance(i, Tensor) and i.dim() == 4 and i.shape[1:] == (2, 8, 8))
+        made.append(isinstance(x.shape[0], torch.SymInt))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: compiler(forward, backend=backend, **options))
+    model, plain = network().eval(), network().eval()
+    with fast(model, Engine("fp32", channels_last=True, compiled=True)), torch.no_grad():
+        for size in (16, 11, 16, 11):
+            model(torch.rand(size, 2, 8, 8))
+        assert made == [False, False]
+        for size in (16, *range(15, 2, -1), 16):
+            x = torch.rand(size, 2, 8, 8)
+            torch.testing.assert_close(model(x), plain(x))
+    assert made == [False, False, True]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_real_compiler_agrees_with_eager_passes(batch):

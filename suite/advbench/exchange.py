@@ -76,6 +76,23 @@ class Clock:
         return time.perf_counter() - self.started
 
 
+def _now(device: torch.device) -> Any:
+    """This moment; on CUDA that of the device's, at which it will have done what it was given so far.
+
+    The host goes on while nccl sends, and so its own clock would tell the time of a launch.
+    """
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _between(start: Any, end: Any) -> float:
+    """Seconds; on CUDA once the device has passed both."""
+    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+
+
 class Exchange:
     """`model`, wrapped so that a backward pass leaves the mean gradient of all processes, and what was sent for it.
 
@@ -95,24 +112,31 @@ class Exchange:
         self.roundings = torch.Generator(device)
         self.sent = 0
         """Bytes that left this process in this step; an all-reduce is counted as the ring that moves the least."""
-        self._waited = self._left = 0.0
+        self.device = device
+        self._moments: list[Any] = []
+        """Of each bucket, when it was handed over and when that was done; then when the last one had arrived."""
 
     def begin(self, draws: torch.Generator, rank: int) -> None:
         """A step begins. `draws` is in the same state in every process; each rounds by numbers of its own."""
-        self.sent, self._waited, self._left = 0, 0.0, 0.0
+        self.sent, self._moments = 0, []
         if self.compression == "int8":
             seed = torch.randint(2**62, (1,), generator=draws, device=draws.device)
             self.roundings.manual_seed(int(seed) + rank)
 
+    def end(self) -> None:
+        """The backward pass is over, and with it the exchange."""
+        self._moments.append(_now(self.device))
+
     def waited(self) -> float:
-        """Seconds that training has stood still for this step's gradients; called when they have arrived."""
-        return self._waited + (time.perf_counter() - self._left if self._left else 0)
+        """Seconds that training has stood still for this step's gradients; after `end` and a look at a Clock."""
+        *sends, last, end = self._moments
+        steps = zip(sends[::2], [*sends[1::2], last], strict=True)
+        return sum(_between(*step) for step in steps) + _between(last, end)
 
     def _send(self, gradients: Tensor) -> Future[Tensor]:
-        started = time.perf_counter()
+        self._moments.append(_now(self.device))
         sent = self._in_8_bits(gradients) if self.compression == "int8" else self._whole(gradients)
-        self._left = time.perf_counter()
-        self._waited += self._left - started
+        self._moments.append(_now(self.device))
         return sent
 
     def _whole(self, gradients: Tensor) -> Future[Tensor]:

@@ -170,8 +170,19 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         return out.to(input.dtype)
 
 
+_ANY_KIND: Any = nn.BatchNorm2d.__base__
+"""What all kinds of batch norm have in common."""
+_SYNCHRONISED = (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+
+
 def synchronise(model: nn.Module) -> None:
-    """Give every BatchNorm2d of `model` the statistics of the whole batch; names and values stay."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronisedBatchNorm2d
+    """Give every BatchNorm2d of `model` the statistics of the whole batch; names and values stay.
+
+    Raises BadInput where the model has batch norm of another kind, which would go on by itself.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _ANY_KIND)]
+    others = {type(module).__name__ for module in norms if type(module) not in _SYNCHRONISED}
+    if others:
+        raise BadInput(f"sync_bn: knows BatchNorm2d only, and the model has {', '.join(sorted(others))}; leave it out")
+    for module in norms:
+        module.__class__ = SynchronisedBatchNorm2d

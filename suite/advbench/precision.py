@@ -20,6 +20,8 @@ from advbench.recipe import Training
 
 COMPILE_FROM = 50_000
 """Forward passes from which compiling is worth its minute or two of warm-up (PGD-10 AT: some 12 epochs of CIFAR-10)."""
+SIZES = 2
+"""Batch sizes that a compiled graph each is made for: the whole batch and an epoch's last one."""
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 """How far compiled logits and input gradients may lie from eager ones, as a share of their largest entry; bf16 keeps
 8 bits, and a rounding may fall the other way in every layer."""
@@ -59,12 +61,31 @@ def choose(training: Training, device: torch.device, model: nn.Module, passes: C
     )
 
 
+def _compiled(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Fast for the first SIZES batch sizes; all others share a graph.
+
+    One each would soon be more than torch puts up with, where an attack lets examples go and the batch shrinks.
+    """
+    from torch._dynamo import maybe_mark_dynamic  # seconds to import, for those who compile
+
+    run, sizes = torch.compile(forward, dynamic=False), set[int]()
+
+    def passes(model: nn.Module, x: Tensor) -> Tensor:
+        if len(sizes) < SIZES:
+            sizes.add(len(x))
+        if len(x) not in sizes:
+            maybe_mark_dynamic(x, 0)
+        return run(model, x)
+
+    return passes
+
+
 @contextmanager
 def fast(model: nn.Module, engine: Engine) -> Generator[None]:
     """Inside, every forward pass of `model` runs as `engine` says, whoever asks for it; logits are fp32."""
     plain: Any = type(model)
     device = next(model.parameters()).device.type
-    run = torch.compile(plain.forward, dynamic=False) if engine.compiled else plain.forward
+    run = _compiled(plain.forward) if engine.compiled else plain.forward
     if engine.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

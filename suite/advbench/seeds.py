@@ -61,18 +61,21 @@ class Stream:
         self.rank, self.world, self.rows, self.size = rank, world, rows, size
 
     def uniform(self, x: Tensor) -> Tensor:
-        return self._mine(x, lambda whole: whole.uniform_(-1, 1, generator=self.generator))
+        return self._mine(x, lambda whole, source: whole.uniform_(-1, 1, generator=source))
 
     def normal(self, x: Tensor) -> Tensor:
-        return self._mine(x, lambda whole: whole.normal_(generator=self.generator))
+        return self._mine(x, lambda whole, source: whole.normal_(generator=source))
 
-    def _mine(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    def _mine(self, x: Tensor, draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
         if self.world == 1:
-            return draw(torch.empty_like(x))
+            return draw(torch.empty_like(x), self.generator)
         if len(x) == self.rows.stop - self.rows.start:
-            return draw(x.new_empty((self.size, *x.shape[1:])))[self.rows]
-        # A piece of the part, or more than it: still nobody else's numbers.
-        return draw(x.new_empty((self.world, *x.shape)))[self.rank]
+            return draw(x.new_empty((self.size, *x.shape[1:])), self.generator)[self.rows]
+        # A piece of the part: numbers of nobody else. All take one seed for it, for pieces may differ in size, and
+        # generators that had drawn unequal amounts would no longer be equal.
+        seed = torch.randint(2**62, (1,), generator=self.generator, device=self.generator.device)
+        own = generator(self.generator.device, int(seed), self.rank)
+        return draw(torch.empty_like(x), own)
 
 
 class BlockNoise:

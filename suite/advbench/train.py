@@ -2,7 +2,8 @@
 
 It owns epochs, order, learning rate, eps ramp, augmentation, averaging, number format, validation and checkpoints; the
 defense owns the step. A run that was killed goes on from its checkpoint and ends in the same weights as one that was
-not: every random stream is named by seed, purpose and epoch, and the checkpoint holds where inside one it stopped.
+not: every random stream is named by seed, purpose and epoch, and the checkpoint holds where inside one it stopped. But
+where processes share a training and each has batch-norm statistics of its own, all go on with the first one's.
 """
 
 from __future__ import annotations

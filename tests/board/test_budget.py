@@ -68,6 +68,17 @@ def test_the_budget_is_the_least_that_anybody_spent_but_standard_training(traine
     assert not slow.marked
 
 
+def test_the_seconds_of_a_shared_training_are_those_of_each_process(trained: Trained) -> None:
+    alone, shared = trained("alone", [0.3, 0.5], seconds=2.0), trained("shared", [0.2, 0.4], seconds=1.5)
+    epochs = tuple(epoch.model_copy(update={"extra": {"processes": 2}}) for epoch in shared.history)
+    shared = shared.model_copy(update={"history": epochs})
+
+    found = {budget.kind: budget for budget in budgets(groups(alone, shared))}
+    assert {kind: budget.amount for kind, budget in found.items()} == {"epochs": 2, "passes": 40, "seconds": 4.0}
+    # Two epochs of 2 s, and one of 1.5 s on two processes.
+    assert table(found["seconds"]) == {"alone": (1, 0.5, [(0.5, 2)]), "shared": (2, 0.2, [(0.2, 1)])}
+
+
 def test_standard_training_keeps_checkpoints_by_clean_accuracy(trained: Trained) -> None:
     clean, pgd = [0.5, 0.9, 0.8], [0.4, 0.1, 0.3]
     found = table(at(groups(trained("standard", pgd, clean=clean), trained("pgd-at", pgd, clean=clean)), "epochs", 3))

@@ -1,8 +1,9 @@
 """Equal budgets: where the defenses of a task stood when all of them had spent the same.
 
 Budgets are counted in epochs, in example passes of training (forward and backward, replayed batches included) and in
-seconds. Each is the least that any seed of a defense spent in all, so that nobody is asked about training that never
-was. Standard training attacks nothing and would set every budget by its own cheapness: it is ranked, but sets none.
+seconds, times the processes that share a training. Each is the least that any seed of a defense spent in all, so that
+nobody is asked about training that never was. Standard training attacks nothing and would set every budget by its own
+cheapness: it is ranked, but sets none.
 
 What is ranked is PGD-10 accuracy on validation, from the history, of the checkpoint that training had kept by then.
 It is read in the middle of schedules that were planned for longer runs, so it says how soon a defense pays, not how
@@ -94,7 +95,7 @@ def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
 
 
 def at(groups: Sequence[Group], kind: Kind, amount: float) -> Budget:
-    """Where `groups` stood when each seed had spent at most `amount`, in epochs, example passes or seconds."""
+    """Where `groups` stood when each seed had spent at most `amount`, in epochs, example passes or process-seconds."""
     places = [Place(group, tuple(_seed(row, kind, amount) for row in group.rows)) for group in groups]
     # Accuracies are multiples of 1/n: means that lie closer than this are equal, and only their sums were rounded.
     means = [None if place.pgd is None else round(place.pgd, 9) for place in places]
@@ -124,7 +125,7 @@ def _climb(row: Row, kind: Kind) -> tuple[tuple[float, float], ...]:
     cost: dict[Kind, Callable[[Epoch], float]] = {
         "epochs": lambda _: 1,
         "passes": lambda epoch: epoch.forward + epoch.backward,
-        "seconds": lambda epoch: epoch.seconds,
+        "seconds": lambda epoch: epoch.seconds * epoch.extra.get("processes", 1),
     }
     spent = list(accumulate(map(cost[kind], history)))
     # A cost of nought is one that nobody measured, not a free training.

@@ -40,7 +40,7 @@ BUDGETS = (
     "averaged over seeds; # is the rank. Each budget is the least that a seed of any defense but standard training "
     "spent in all. Schedules were planned for the whole training, so a number in its middle tells how soon a defense "
     "pays, and is not the robust accuracy above. Passes count replayed batches; seconds are those of the machine that "
-    "trained."
+    "trained, times the processes that shared a training."
 )
 
 NOTHING = "\N{EN DASH}"
