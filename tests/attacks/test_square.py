@@ -163,22 +163,6 @@ def test_the_first_point_that_fools_is_returned_and_costs_nothing_more():
     assert Threat("Linf", 1e-6).contains(found, x).all()
 
 
-def test_rounded_passes_are_left_to_others():
-    class Rounded(nn.Module):
-        def __init__(self, judge: nn.Module) -> None:
-            super().__init__()
-            self.judge = judge
-
-        def forward(self, x: Tensor) -> Tensor:
-            raise AssertionError("asked for rounded margins")
-
-    model, x, threat = net(1, 8), images(6, 1, 8, 8), Threat("Linf", 0.02)
-    y = model(x).argmax(1)
-
-    found = Square(queries=60).run(Rounded(model), x, y, threat, noise(6))
-    assert torch.equal(found, Square(queries=60).run(model, x, y, threat, noise(6)))
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_is_no_success(value):
     class Broken(Plane):
