@@ -115,20 +115,19 @@ def test_neither_batch_nor_run_changes_a_verdict(judged, digits_cnn, digits_test
         assert torch.equal(getattr(whole.ledger, name), getattr(again.ledger, name)), name
 
 
-@pytest.mark.parametrize("threat", [LINF, Threat("L2", 0.45), Threat("L1", 1.2)], ids=lambda t: t.norm)
-def test_the_verdict_is_the_package_s(judged, digits_cnn, digits_test, threat):
-    """An example whose verdict hangs on the random numbers may go either way; three seeds each agree on the others."""
+def test_the_verdict_is_the_package_s(judged, digits_cnn, digits_test):
+    """An example whose verdict hangs on the random numbers may go either way; two seeds each agree on the others."""
     examples = some(digits_test, 30)
     theirs = [part.model_copy(update={"queries": 100}) for part in AutoAttack().parts(10)]
 
     def broken(attacks: list[Any]) -> Tensor:
-        runs = [judged(digits_cnn, examples, attacks, threat, curve=[], alone=0, seed=seed) for seed in range(3)]
+        runs = [judged(digits_cnn, examples, attacks, LINF, curve=[], alone=0, seed=seed) for seed in range(2)]
         return torch.stack([run.ledger.broken_by != STANDING for run in runs]).sum(0)
 
     ours, package = broken(ladder()), broken(theirs)
-    assert 5 <= int((package == 3).sum()) <= 25
-    assert not ((ours == 3) & (package == 0)).any()
-    assert not ((ours == 0) & (package == 3)).any()
+    assert 5 <= int((package == 2).sum()) <= 25
+    assert not ((ours == 2) & (package == 0)).any()
+    assert not ((ours == 0) & (package == 2)).any()
 
 
 def test_what_falls_at_once_costs_next_to_nothing(judged, digits_cnn, digits_test):
