@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ def test_what_breaks_the_first_word_of_a_job_breaks_the_group(
 
 def test_those_who_have_gone_get_no_goodbye(monkeypatch: pytest.MonkeyPatch):
     @contextlib.contextmanager
-    def gone(*_: object) -> Iterator[tuple[Gone, None]]:
+    def gone(*_: object) -> Generator[tuple[Gone, None]]:
         yield Gone(RuntimeError(LOST)), None
 
     monkeypatch.setattr(torchrun, "_joined", gone)
