@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from advbench import machine
+from advbench import reproduce as again
+from advbench.plan import Item, Job
 from advbench.record import Record, load
 from advbench.reproduce import compare, reproduce
-from advbench.spec import BadInput
+from advbench.spec import BadInput, validate
 
 MINE = """\
 from advbench.defense import Defense
@@ -51,6 +54,44 @@ def test_a_rerun_on_the_same_machine_is_equal(done, command, tmp_path):
     again = command(done, "reproduce", PATH, "--task-folder", "tasks", "--results", tmp_path / "again")
     assert again.returncode == 2
     assert "holds t/mine-s0 already" in again.stderr
+
+
+SHARED = MINE.replace(
+    """    def passes""",
+    """    processes: int = 2
+
+    def workers(self):
+        return self.processes
+
+    def passes""",
+)
+
+
+def test_a_shared_record_is_made_again_by_as_many_processes(command, tiny, tmp_path):
+    (tmp_path / "mine.py").write_text(SHARED, encoding="utf-8")
+    task = tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"'))
+    ran = command(tmp_path, "run", task, "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    told = command(tmp_path, "reproduce", PATH, "--results", "again")
+
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[-2] == "EQUAL"
+    assert load(tmp_path / "again" / "records" / "t" / "mine-s0" / "record.json").history[0].extra["processes"] == 2
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
+def test_a_shared_record_needs_a_device_for_each_process(done, monkeypatch, device):
+    record = changed(load(done / PATH / "record.json"), provenance={"device": "Card"})
+    item = Item(task="t", label="l", seed=0, base=done, job=validate(Job, record.job), processes=2)
+    monkeypatch.setattr(machine, "accelerators", lambda: ["cuda:0", "cuda:1", "cuda:2"])
+    monkeypatch.setattr(machine, "device_name", lambda one: "Chip" if one == "cuda:1" else "Card")
+
+    if device == "cuda:1":
+        with pytest.raises(BadInput, match="each on a device of its own, and there are 1: cuda:1"):
+            again._devices(device, record, item)
+    else:
+        wanted = ["cuda:0", "cuda:2"] if device == "auto" else ["cuda:0", "cuda:1"]
+        assert again._devices(device, record, item) == wanted
 
 
 def test_json_says_where_a_record_is_not_what_its_job_gives(done, command, tmp_path):

@@ -83,18 +83,17 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
     """Continue from `path` if it holds this very training; otherwise leave everything as it is.
 
-    The number of processes may be another one: they all go on from what the first one reads.
+    The number of processes may be another one: they all go on from what the first one reads. It alone decides whether
+    they do; one that cannot raises, or it would train something else than the others.
     """
-    try:
-        content = state.group.told(path.read_bytes() if state.group.first and path.is_file() else None)
-        # On the CPU: optimizers keep some of their numbers there, and loading moves the rest by itself.
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if not isinstance(saved, dict) or saved["made_by"] != _made_by(job, device):
-            return False
-        kept = saved["memory"]
-        memory = torch.load(io.BytesIO(content), map_location=device, weights_only=True)["memory"] if kept else {}
-    except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over
+    content = state.group.told(_read(path, job, device) if state.group.first else None)
+    if content is None:
         return False
+    # On the CPU: optimizers keep some of their numbers there, and loading moves the rest by itself.
+    saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    memory = {}
+    if saved["memory"]:
+        memory = torch.load(io.BytesIO(content), map_location=device, weights_only=True)["memory"]
     vars(at).update(saved["at"])
     at.best_key = (at.best_key[0], at.best_key[1])
     state.model.load_state_dict(saved["model"])
@@ -111,3 +110,13 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
     if saved["cuda"] is not None:
         torch.cuda.set_rng_state(saved["cuda"], device)
     return True
+
+
+def _read(path: Path, job: Job, device: torch.device) -> bytes | None:
+    """The file's bytes, if it holds this very training."""
+    try:
+        content = path.read_bytes()
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return content if saved["made_by"] == _made_by(job, device) and "memory" in saved else None
+    except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over
+        return None

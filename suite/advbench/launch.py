@@ -29,15 +29,22 @@ from advbench.plan import Item, run_folder
 from advbench.precision import Engine
 from advbench.prepare import Ready, prepare
 from advbench.record import Epoch
+from advbench.spec import BadInput
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
 
 
 class RankError(Exception):
-    """A rank failed; the message ends with a line that says which one and why."""
+    """A rank failed; the message ends with a line that says which one and why.
 
-    def __init__(self, rank: int, world: int, error: str) -> None:
-        super().__init__(f"{error}\nRankError: rank {rank} of {world}: {error.strip().splitlines()[-1]}")
+    `rank` is None where one has gone without a word; `error` is then what the others met.
+    """
+
+    def __init__(self, rank: int | None, world: int, error: str) -> None:
+        why = f"rank {rank} of {world}: {error.strip().splitlines()[-1]}"
+        if rank is None:
+            why = "another process ended without a word; see the launcher's output"
+        super().__init__(f"{error}\nRankError: {why}")
 
 
 Share = Callable[[Item, Ready, Tell], Trained]
@@ -60,9 +67,17 @@ class _Rank:
 def here(results: Path, root: Path, places: Sequence[str]) -> Share:
     """Shared by one new process for each of `places`, which are devices of this machine.
 
-    The function raises RankError, and Diverged as `train` does.
+    The function raises RankError, Diverged as `train` does, and BadInput for too few places.
     """
-    return lambda item, _, tell: _together(item, results, root, places, tell)
+
+    def share(item: Item, ready: Ready, tell: Tell) -> Trained:
+        if len(places) < (wanted := ready.defense.workers()):
+            raise BadInput(
+                f"is shared by {wanted} processes, each on a device of its own; there is {', '.join(places)}"
+            )
+        return _together(item, results, root, places, tell)
+
+    return share
 
 
 def _together(item: Item, results: Path, root: Path, places: Sequence[str], tell: Tell) -> Trained:

@@ -24,8 +24,8 @@ from torch.distributed.rendezvous import rendezvous
 from advbench.spec import BadInput
 
 PATIENCE = datetime.timedelta(days=7)
-"""How long a process waits for the others: the first one may have hours of evaluation between two trainings. A dead one
-is noticed at once."""
+"""How long a process waits for the others: the first one may have hours of evaluation between two trainings. A
+process that dies is noticed at once; a machine or a network that falls silent only after this time."""
 WRECK = 3.0
 """Seconds for which, after one process has failed, the others wait to hear why."""
 
@@ -103,6 +103,13 @@ class Group:
 
 
 ALONE = Group()
+
+
+def lost(error: Exception) -> bool:
+    """Whether `error` says that the connection to another process broke; gloo and nccl have words for it."""
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("gloo/transport", "by peer", "ncclRemoteError")
+    )
 
 
 @contextmanager

@@ -67,8 +67,9 @@ class Scores(Spec):
 class Cost(Spec):
     """What the result cost: its example passes (redone work does not count), seconds, memory.
 
-    The peak memory is the worker process's, which may have had other jobs before, or the largest one's of those that
-    shared a training.
+    The peak memory is the worker process's, which may have had other jobs before, or on the CPU the largest one's of
+    those that shared the job here. On an accelerator a shared job's is only a lower bound, unless torchrun started it:
+    then it is the first process's.
     """
 
     train_seconds: float = 0

@@ -68,11 +68,11 @@ def reproduce(path: Path, folder: Path, results: Path | None, root: Path, device
     console = Console(highlight=False, markup=False, emoji=False, stderr=as_json, soft_wrap=not sys.stdout.isatty())
     record = _record(path)
     item = _item(path, record, folder, root)
-    chosen = _device(device, record, item)
+    chosen = _devices(device, record, item)
     place = _place(results, item)
     console.print(f"{item.path} again, into {place}", soft_wrap=True)
     with locked(place), Show(console, [item], 1) as show:
-        [rerun] = local.run([item], place, root, [chosen], show)
+        [rerun] = local.run([item], place, root, chosen, show)
     outcome = compare(record, rerun)
     where = str(record_folder(place, item.path))
     if as_json:
@@ -126,22 +126,36 @@ def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
         what = f"their sha256 is {found[:12]}, not {job.data_sha256[:12]}"
         raise BadInput(f"{path}: the data '{job.data.name}' are not those of the record: {what}")
     cost = record.cost.train_seconds + record.cost.eval_seconds
-    return Item(task=job.task, label=job.label, seed=job.seed, base=folder, job=job, seconds=cost)
+    return Item(
+        task=job.task,
+        label=job.label,
+        seed=job.seed,
+        base=folder,
+        job=job,
+        seconds=cost,
+        processes=find.job_defense(job, folder).workers(),
+    )
 
 
-def _device(device: str, record: Record, item: Item) -> str:
-    """The kind of device that the record was made on, where it is here and no other is asked for."""
+def _devices(device: str, record: Record, item: Item) -> list[str]:
+    """A device for each process, of the kind that the record was made on where it is here and no other is asked for."""
     assert item.job is not None
     found = machine.accelerators() if device != "cpu" else []
     name = str(record.provenance.get("device", ""))
     if device != "auto":
-        [chosen] = agenda.devices(device, 1, [item])
+        chosen = agenda.devices(device, item.processes, [item])
     elif name.startswith("cpu"):
-        chosen = "cpu"
+        chosen = ["cpu"]
     else:
-        chosen = next((one for one in found if machine.device_name(one) == name), (found or ["cpu"])[0])
-    if item.job.accelerator and chosen == "cpu":
-        raise BadInput(f"{item.path}: needs an accelerator, and there is none")
+        chosen = [one for one in found if machine.device_name(one) == name] or found or ["cpu"]
+    if chosen[0] == "cpu":
+        if item.job.accelerator:
+            raise BadInput(f"{item.path}: needs an accelerator, and there is none")
+        return ["cpu"] * item.processes
+    chosen = list(dict.fromkeys(chosen))[: item.processes]
+    if len(chosen) < item.processes:
+        why = f"is shared by {item.processes} processes, each on a device of its own, and there are {len(chosen)}"
+        raise BadInput(f"{item.path}: {why}: {', '.join(chosen)}")
     return chosen
 
 

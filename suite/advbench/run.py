@@ -115,7 +115,8 @@ def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
 
 
 def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) -> Cost:
-    # Of this process, or of the largest one that took part in a shared training.
+    # Of this process, or of the largest one that it started. On CUDA of this one alone: where others do a shared job
+    # for it, that is a lower bound, the little that this one keeps there itself.
     memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     memory *= 1 if sys.platform == "darwin" else 1024  # kilobytes everywhere but on macOS
     if device.type == "cuda":

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from advbench.execute import torchrun
+from advbench.launch import RankError
+from advbench.plan import Item
+from advbench.prepare import Ready
 from advbench.record import load, stable
 from advbench.spec import BadInput
 
 PAIR = """\
-import os, signal
+import os, signal, time
 from advbench.attacks.pgd import ascend
 from advbench.defense import Defense
 
@@ -24,6 +33,7 @@ class Pair(Defense):
     paper = "a test"
     processes: int = 2
     trouble: str = ""
+    pause: float = 0
 
     def workers(self):
         return self.processes
@@ -36,6 +46,9 @@ class Pair(Defense):
             if self.trouble == "raise":
                 raise ValueError("rank one does not like epoch 1")
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.pause:
+            print("in epoch", state.epoch, flush=True)
+            time.sleep(self.pause)
         start = state.threat.random_start(x, state.noise)
         x_adv = ascend(state.model, x, y, state.threat, start=start, steps=2, step_size=state.threat.eps / 2)
         return state.cross_entropy(state.model(x_adv), y)
@@ -43,12 +56,12 @@ class Pair(Defense):
 STANDARD = '[[defense]]\nname = "standard"\n'
 
 
-def suite(folder: Path, tiny: Any, fields: str = "", more: str = "") -> Path:
+def suite(folder: Path, tiny: Any, fields: str = "", more: str = "", epochs: int = 3) -> Path:
     (folder / "pair.py").write_text(PAIR, encoding="utf-8")
     return tiny(
         folder,
         "t",
-        ("epochs = 1", 'epochs = 3\nprecision = "fp32"'),
+        ("epochs = 1", f'epochs = {epochs}\nprecision = "fp32"'),
         ('name = "standard"', f'file = "pair.py"\n{fields}'),
         more=more,
     )
@@ -102,11 +115,107 @@ def test_a_dead_rank_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, tiny,
         assert "rank one does not like epoch 1" in answer.stdout + answer.stderr
     else:  # it could say nothing; its launcher and its neighbour do
         assert "Signal 9 (SIGKILL)" in answer.stderr
-        assert record.reason.startswith("RankError: rank 0 of 2: ")
+        assert record.reason == "RankError: another process ended without a word; see the launcher's output"
 
     again = launched(tmp_path, suite(tmp_path, tiny))
     assert again.returncode == 0, again.stderr
     assert load(tmp_path / "launched" / "records" / "t" / "pair-s0" / "record.json").status == "ok"
+
+
+Started = Callable[[Path], list[subprocess.Popen[str]]]
+
+
+def said(folder: Path, rank: int) -> str:
+    return (folder / f"{rank}.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def started(command_env: dict[str, str], tmp_path: Path) -> Iterator[Started]:
+    """A function: task -> two processes in the middle of its first job, whom no launcher ends with one another."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(task: Path) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        command = [sys.executable, "-m", "advbench", "run", str(task), "--data-root", "data", "--device", "cpu"]
+        for rank in range(2):
+            place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            env = command_env | place | {"GLOO_SOCKET_IFNAME": "lo"}
+            with (tmp_path / f"{rank}.txt").open("w", encoding="utf-8") as out:
+                processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=out, stderr=out, text=True))
+        deadline = time.monotonic() + 400
+        while not all("in epoch" in said(tmp_path, rank) for rank in range(2)):
+            assert time.monotonic() < deadline, said(tmp_path, 0) + said(tmp_path, 1)
+            time.sleep(0.1)
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("ranks", [[0], [1, 0]])
+def test_an_interrupt_ends_all_and_is_told_as_one(tmp_path: Path, tiny, started: Started, ranks: list[int]):
+    processes = started(suite(tmp_path, tiny, "pause = 0.1", epochs=1000))
+    for rank in ranks:
+        processes[rank].send_signal(signal.SIGINT)
+
+    codes = [process.wait(100) for process in processes]
+    assert codes == [130, 130 if 1 in ranks else 1], said(tmp_path, 0) + said(tmp_path, 1)
+    assert "interrupted; nothing is lost" in said(tmp_path, 0)
+    assert "Traceback" not in said(tmp_path, 0)
+    assert list((tmp_path / "results").rglob("record.json")) == []
+
+
+class Gone:
+    """The group of a first process whose others have gone, or that is interrupted, as it speaks to them."""
+
+    rank, world = 0, 2
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def told(self, value: object) -> None:
+        raise self.error
+
+    def failure(self) -> None:
+        """Nobody left word."""
+
+
+LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (RuntimeError(LOST), RankError, "RankError: another process ended without a word; see the launcher's output"),
+        (RuntimeError("its own"), RankError, "RankError: rank 0 of 2: RuntimeError: its own"),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+    ],
+)
+def test_what_breaks_the_first_word_of_a_job_breaks_the_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_job, error: BaseException, raised: type[BaseException], words
+):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    crew: Any = torchrun._Crew(Gone(error), torch.device("cpu"))  # type: ignore[arg-type]
+    item = Item(task="t", label="l", seed=0, base=tmp_path, job=make_job(), processes=2)
+
+    with pytest.raises(raised) as caught:
+        crew._share(tmp_path)(item, Ready(*[None] * len(dataclasses.fields(Ready))), lambda *_: None)  # type: ignore[arg-type]
+    assert str(caught.value).endswith(words)
+    assert crew.broken
+
+
+def test_those_who_have_gone_get_no_goodbye(monkeypatch: pytest.MonkeyPatch):
+    @contextlib.contextmanager
+    def gone(*_: object) -> Generator[tuple[Gone, None]]:
+        yield Gone(RuntimeError(LOST)), None
+
+    monkeypatch.setattr(torchrun, "_joined", gone)
+    with pytest.raises(KeyboardInterrupt), torchrun.lead(torchrun.Place(0, 2, 0), "cpu"):
+        raise KeyboardInterrupt
 
 
 def test_another_number_of_processes_than_the_job_says_is_told(tmp_path: Path, tiny, launched):
@@ -140,6 +249,9 @@ def test_a_taken_port_is_one_line(tmp_path: Path, tiny, command_env):
     [
         ({"RANK": "0", "WORLD_SIZE": "2"}, "not MASTER_ADDR and MASTER_PORT"),
         ({"RANK": "0", "WORLD_SIZE": "two", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "should be numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "abc"}, "MASTER_PORT should be numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "99999"}, "0 to 65535, not 99999"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "RANK should be 0 to 1, .*not 2"),
     ],
 )
 def test_half_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], complaint: str):

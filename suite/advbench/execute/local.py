@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
+from advbench import machine
 from advbench.plan import Item, finished, order, record_folder, run_folder
 from advbench.record import Record, load
 
@@ -110,7 +111,7 @@ def run(
     records: list[Record] = []
     workers: list[_Worker] = []
     try:
-        for device in devices[: len(queue)]:
+        for device in devices[: sum(item.processes for item in queue)]:
             workers.append(_Worker(context, results, root, device))
         while queue or any(worker.item for worker in workers):
             while (item := _next(queue, workers)) is not None:
@@ -183,6 +184,17 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
     return load(record_folder(results, item.path) / "record.json")
 
 
+def _places(places: Sequence[str], count: int) -> list[str]:
+    """A device for each of `count` processes of a job that was given `places`.
+
+    The processes of one job may share the CPU, but no accelerator. Where there are fewer workers than processes all of
+    them are in this job, and so is every accelerator of the machine.
+    """
+    if places[0] == "cpu":
+        return ["cpu"] * count
+    return list(dict.fromkeys([*places, *machine.accelerators()]))[:count]
+
+
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {-code} ({signal.Signals(-code).name}); out of memory is a common cause of SIGKILL"
@@ -208,8 +220,7 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
             item, places = connection.recv()
         except EOFError:
             return
-        # Fewer places than it wants were all there are: processes then share devices.
-        share = here(results, root, [places[n % len(places)] for n in range(item.processes)])
+        share = here(results, root, _places(places, item.processes))
         log = run_folder(results, item.path) / "log.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         # What a defense file prints belongs to its job, not between the lines of the progress.

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,17 @@ def place() -> Place | None:
             f"RANK and WORLD_SIZE are set, but not {' and '.join(lacking)}; start with torchrun, or unset them"
         )
     try:
-        return Place(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", env["RANK"])))
+        found = Place(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", env["RANK"])))
+        port = int(env["MASTER_PORT"])
     except ValueError:
         raise BadInput(
-            "RANK, WORLD_SIZE and LOCAL_RANK should be numbers; start with torchrun, or unset them"
+            "RANK, WORLD_SIZE, LOCAL_RANK and MASTER_PORT should be numbers; start with torchrun, or unset them"
         ) from None
+    if not 0 <= found.rank < found.world:
+        raise BadInput(f"RANK should be 0 to {found.world - 1}, below WORLD_SIZE, not {found.rank}")
+    if not 0 <= port <= 65535:
+        raise BadInput(f"MASTER_PORT should be 0 to 65535, not {port}")
+    return found
 
 
 @contextmanager
@@ -116,7 +122,8 @@ def lead(here: Place, device: str) -> Generator[Callable[..., list[Record]]]:
             yield crew.run
         finally:
             if not crew.broken:
-                group.told(None)
+                with suppress(RuntimeError):  # one that has gone meanwhile needs no goodbye
+                    group.told(None)
 
 
 class _Crew:
@@ -155,25 +162,30 @@ class _Crew:
 
     def _share(self, results: Path) -> Share:
         from advbench.launch import RankError
+        from advbench.parallel import lost
         from advbench.train import Diverged, train
         from advbench.verdicts import verdicts
 
         def share(item: Item, ready: Ready, tell: Tell) -> Trained:
             assert item.job is not None
-            self.group.told(item)
             folder = run_folder(results, item.path)
             subsets, defense, checkpoint = ready.subsets, ready.defense, folder / "checkpoint.pt"
             try:
+                self.group.told(item)
                 trained = train(item.job, subsets, defense, ready.model, checkpoint, tell, self.group)
                 verdicts(item.job, ready, trained, folder, tell, self.group)
                 return trained
             except Diverged:
                 raise
-            except Exception:
+            except BaseException as error:
+                # After an interrupt too: the others are somewhere in the job, where no word from here is awaited.
                 self.broken = True
+                if not isinstance(error, Exception):
+                    raise
                 # A launcher that sees one process end ends the others; the record is written first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                told = self.group.failure() or (self.group.rank, traceback.format_exc())
-                raise RankError(told[0], self.group.world, told[1]) from None
+                met = None if lost(error) else self.group.rank
+                rank, why = self.group.failure() or (met, traceback.format_exc())
+                raise RankError(rank, self.group.world, why) from None
 
         return share
