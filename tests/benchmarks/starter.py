@@ -1,10 +1,10 @@
 """The starter suite against the same work written bare: `python tests/benchmarks/starter.py [--quick]`.
 
 One side is `advbench run` of tasks/digits-linf.toml from an empty results folder with two workers, without the three
-defenses that nobody writes in a few lines. The other is what a person would write for the other nine jobs: a plain training loop and pyautoattack called directly, in two processes of one
-thread each. The suite does more (validation each epoch, FGSM, PGD, the robustness curve, the other checkpoint, the
-records); the ratio says what that costs. Target: at most 1.25. The sides alternate, first one and then the other
-first. --quick: one seed, each side once.
+defenses that nobody writes in a few lines. The other is what a person would write for the other nine jobs: a plain
+training loop and pyautoattack called directly, in two processes of one thread each. The suite does more (validation
+each epoch, FGSM, PGD, the robustness curve, the other checkpoint, the records); the ratio says what that costs.
+Target: at most 1.25. The sides alternate, first one and then the other first. --quick: one seed, each side once.
 """
 
 from __future__ import annotations
