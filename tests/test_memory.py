@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advbench import memory
 from advbench.attacks.pgd import PGD
 from advbench.data.base import Examples
-from advbench.memory import Size
+from advbench.memory import SHARE, Size, fitting
 from advbench.threat import Threat
 
 
@@ -65,3 +66,25 @@ def test_verdicts_do_not_depend_on_the_memory(tmp_path: Path, judged, digits_cnn
     assert [words for words in told if "memory" in words] == [
         f"out of device memory: going on with {n} examples at a time" for n in (100, 50)
     ]
+
+
+@pytest.mark.parametrize(("examples", "expected"), [(0.5, 1), (7.9, 7), (64, 50)])
+def test_as_many_examples_fit_as_their_activations_leave_room_for(monkeypatch, examples: float, expected: int):
+    """Each ReLU keeps its output, 4 bytes a pixel; weights are kept once, whatever the batch."""
+    model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, 10)).requires_grad_(
+        False
+    )
+    an_example = 2 * 48 * 4
+    monkeypatch.setattr(memory, "free", lambda _: int(examples * an_example / SHARE))
+
+    assert fitting(model, torch.rand(4, 3, 4, 4), 50) == expected
+
+
+def test_where_nobody_tells_what_is_free_nothing_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda _: None)
+    assert fitting(nn.Identity(), torch.rand(4, 3), 50) == 50
+
+
+def test_free_memory_is_some_part_of_the_machine_s():
+    known = memory.free(torch.device("cpu"))
+    assert known is None or 2**20 < known < 2**50

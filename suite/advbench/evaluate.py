@@ -23,7 +23,7 @@ from advbench.attacks.pgd import PGD, input_gradient
 from advbench.data.base import Examples
 from advbench.inference import Engines
 from advbench.ledger import CLEAN, STANDING, Ledger
-from advbench.memory import Size
+from advbench.memory import Size, fitting
 from advbench.parallel import ALONE, Group
 from advbench.passes import Passes, counting
 from advbench.record import Accuracy, Scores
@@ -79,7 +79,6 @@ def evaluate(
     kept = {name: value for name, value in how.plain().items() if name != "batch"}
     key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
     starts = range(0, len(test), how.block)
-    size = Size(how.batch, lambda words: tell("evaluate", 0, len(starts), words))
     ledgers: list[Ledger] = []
 
     def opened(number: int) -> Ledger:
@@ -104,7 +103,9 @@ def evaluate(
                 ledger.write(journal / f"{number}.safetensors", key)
 
     with _frozen(model):
-        engines = Engines(model, test.pixels(slice(0, PROBE)))
+        probe = test.pixels(slice(0, PROBE))
+        engines = Engines(model, probe)
+        size = Size(fitting(model, probe, how.batch), lambda words: tell("evaluate", 0, len(starts), words))
         for first in range(0, len(starts), group.world):
             numbers = range(first, min(first + group.world, len(starts)))
             # What was journalled is with the first process, and what the others find goes there.

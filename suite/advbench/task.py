@@ -89,7 +89,7 @@ class Evaluation(Spec):
     block: int = Field(default=500, ge=1)
     """Examples that share a seed and a journal entry; a part of the protocol, unlike the batch."""
     batch: int = Field(default=500, ge=1)
-    """Examples a forward pass of our own attacks; changes nothing but memory."""
+    """Examples a forward pass of our own attacks, fewer where memory is short; changes nothing but that."""
     seed: int = Field(default=0, ge=0)
 
     @field_validator("attacks", mode="before")
