@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
         # float32 means float32: torch lets convolutions round to TF32 by default, and the ledger must not.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.cuda.reset_peak_memory_stats(device)
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # a worker's jobs share forward functions, and torch compiles each so many times only
     dataset = _dataset(item, root)
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))

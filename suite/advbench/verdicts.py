@@ -33,13 +33,14 @@ def verdicts(
     how, model = job.evaluation, ready.model
     attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    found: dict[str, Verdicts] = {}
-    digests: dict[str, str] = {}
-    for name, weights in {"best": trained.best, "last": trained.last}.items():
-        content = group.told(_content(weights) if group.first else None)
-        digests[name] = hashlib.sha256(content).hexdigest()
-        if group.first:
+    weights = {"best": trained.best, "last": trained.last}
+    contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if group.first:
+        for name, content in contents.items():
             write_bytes(folder / f"{name}.safetensors", content)
+    found: dict[str, Verdicts] = {}
+    for name, content in contents.items():
         full = name == how.checkpoint or how.both
         ladder = attacks if full else [PGD(steps=20, label="pgd-20")]
         model.load_state_dict(load(content))
