@@ -205,8 +205,7 @@ def test_a_batch_that_shrinks_makes_no_graph_for_each_of_its_sizes(monkeypatch):
     compiler = torch.compile
 
     def backend(graph: Any, inputs: Any) -> Any:
-        [x] = (i for i in inputs if isinstance(i, Tensor) and i.dim() == 4 and i.shape[1:] == (2, 8, 8))
-        made.append(isinstance(x.shape[0], torch.SymInt))
+        made.append(any(isinstance(i, torch.SymInt) for i in inputs))
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda forward, **options: compiler(forward, backend=backend, **options))
