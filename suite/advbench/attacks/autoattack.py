@@ -84,7 +84,7 @@ def _package(part: AutoAttackPart, model: nn.Module, threat: Threat, seed: int, 
 
 
 class AutoAttack(Attack):
-    """APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries).
+    """APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries), by the authors' package.
 
     In L1, by the package's standard version (Croce and Hein, ICML 2021, arXiv 2103.01208): five restarts of APGD-CE,
     five targets of APGD-T, and both shrink the radius from 3 eps to eps.

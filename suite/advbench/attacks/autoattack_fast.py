@@ -72,10 +72,11 @@ class FastPart(Attack):
 
 
 class AutoAttackFast(Attack):
-    """APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries).
+    """The same four on our engine, where fooled examples leave at once.
 
-    In L1 five starts of APGD-CE and five targets of APGD-T, whose radius shrinks from 3 eps to eps. Below four classes
-    APGD-CE, untargeted FAB and Square, the first two with five starts.
+    APGD-CE, APGD-T, FAB-T (9 targets each, 100 iterations) and Square (5,000 queries). In L1 five starts of APGD-CE and
+    five targets of APGD-T, whose radius shrinks from 3 eps to eps. Below four classes APGD-CE, untargeted FAB and
+    Square, the first two with five starts.
     """
 
     name = "autoattack-fast"
