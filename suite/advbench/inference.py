@@ -21,8 +21,7 @@ from advbench.passes import Passes, counting
 Precision = Literal["fp32", "bf16"]
 
 CLOSE = 1e-4
-"""How far folded logits may lie from the model's own, as a share of the largest: a hundred times fp32's rounding in a
-ResNet-18, and far below what another function would show."""
+"""How far folded logits may lie from the model's own, as a share of the largest."""
 
 
 class Quick(nn.Module):

@@ -1,19 +1,19 @@
 """AutoAttack standard on our own engine: the same attacks, numbers and laws, in less time. arXiv 2003.01690.
 
 APGD-CE, APGD-T, FAB-T and Square as `apgd.py`, `fab.py` and `square.py` have them: an example leaves as soon as it is
-fooled, and what one has still to do shares its passes with what others have. That it is the authors' verdict, example
-by example and as often, is measured: `tests/benchmarks/parity.py`.
+fooled, and what one has still to do shares its passes with what others have. How near that comes to the authors'
+verdict, example by example, `tests/benchmarks/parity.py` measures.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from advbench.attacks.apgd import APGD
-from advbench.attacks.autoattack import PARTS, PARTS_BELOW_FOUR_CLASSES
+from advbench.attacks.autoattack import PARTS, PARTS_BELOW_FOUR_CLASSES, AutoAttackPart
 from advbench.attacks.base import Attack
 from advbench.attacks.fab import FAB
 from advbench.attacks.square import Square
@@ -22,24 +22,12 @@ from advbench.seeds import BlockNoise
 from advbench.threat import Threat
 
 
-class FastPart(Attack):
-    """One of the attacks, with the hyper-parameters of the standard version."""
+class FastPart(AutoAttackPart):
+    """One of the attacks, with the hyper-parameters of the standard version, in batches of any size."""
 
-    paper = "arXiv 2003.01690"
-    everywhere: ClassVar[bool] = False
+    whole_block: ClassVar[bool] = False
 
-    part: Literal["apgd-ce", "apgd-t", "fab-t", "square", "fab"]
     precision: Precision = "fp32"
-    queries: int = 5000
-    """Square's query budget."""
-
-    @property
-    def key(self) -> str:
-        return self.part
-
-    @property
-    def follows_gradient(self) -> bool:
-        return self.part != "square"
 
     @property
     def passes(self) -> Precision:
@@ -60,12 +48,6 @@ class FastPart(Attack):
                 return FAB(targets=0, starts=5)
             case "square":
                 return Square(queries=self.queries)
-
-    def alone(self) -> FastPart:
-        """The same attack with the smaller Square that the `alone` scores use, as in `autoattack`."""
-        if self.part != "square":
-            return self
-        return self.model_copy(update={"queries": min(self.queries, 1000)})
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         return self.attack.run(model, x, y, threat, noise)
@@ -90,7 +72,7 @@ class AutoAttackFast(Attack):
 
     def parts(self, classes: int) -> tuple[Attack, ...]:
         names = PARTS if classes >= 4 else PARTS_BELOW_FOUR_CLASSES
-        return tuple(FastPart(part=name, precision=self.precision) for name in names)
+        return tuple(FastPart(part=name, classes=classes, precision=self.precision) for name in names)
 
     def protocol(self, classes: int) -> str:
         name = self.key if classes >= 4 else "+".join(PARTS_BELOW_FOUR_CLASSES)
