@@ -1,9 +1,9 @@
 """Is `autoattack-fast` the authors' verdict? And in how much less time?
 
-    python tests/benchmarks/parity.py TASK JOB RESULTS [--examples 360] [--seeds 5] [--data-root data]
+    python tests/benchmarks/parity.py TASK JOB RESULTS [--examples 360] [--seeds 5] [--threads 1] [--data-root data]
 
 takes the best weights of a job that `advbench run` has left in RESULTS and lets the package and ours (fp32, then bf16)
-attack the same test examples, once a seed, in turn, on one thread. Two runs are discordant in an example that one of
+attack the same test examples, once a seed, in turn. Two runs are discordant in an example that one of
 them broke and the other did not. If ours follows the package's law, ours against the package is no more discordant than
 the package against itself with another seed: the p-value is the share of all ways to call half of the runs "ours" that
 look at least as different as the real one.
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -63,12 +63,37 @@ def permutation(package: list[Tensor], ours: list[Tensor]) -> float:
     return statistics.fmean(value >= real - 1e-12 for value in splits)
 
 
-def attack(kind: str, model: nn.Module, test: Examples, threat: Threat, classes: int, seed: int) -> Verdicts:
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model and the examples that it is attacked on."""
+
+    model: nn.Module
+    test: Examples
+    threat: Threat
+    classes: int
+
+
+def load(asked: argparse.Namespace) -> Loaded:
+    """The best weights of the job, and the first of its test examples."""
+    items = {item.path: item for item in resolve(asked.task, asked.data_root, {}).items}
+    item = items[asked.job]
+    assert item.job
+    ready = prepare(item, asked.data_root, torch.device("cpu"))
+    torch.set_num_threads(asked.threads)
+    ready.model.load_state_dict(load_file(run_folder(asked.results, item.path) / "best.safetensors"))
+    whole, n = ready.subsets.test, min(asked.examples, len(ready.subsets.test))
+    test = replace(whole, stored=whole.stored[:n], labels=whole.labels[:n], index=whole.index[:n])
+    return Loaded(ready.model, test, Threat(item.job.threat.norm, float(item.job.threat.eps)), ready.classes)
+
+
+def attack(kind: str, loaded: Loaded, seed: int) -> Verdicts:
     """One run over all examples in one block."""
     made = find.named(Attack, KINDS[kind])
+    test, n = loaded.test, len(loaded.test)
     with tempfile.TemporaryDirectory() as journal:
-        how = Evaluation(alone=0, block=len(test), seed=seed)
-        return evaluate(model, test, threat, [made], how, classes, Path(journal), kind, lambda *_: None)
+        how = Evaluation(alone=0, block=n, batch=n, seed=seed)
+        where = Path(journal)
+        return evaluate(loaded.model, test, loaded.threat, [made], how, loaded.classes, where, kind, lambda *_: None)
 
 
 def main() -> None:
@@ -79,23 +104,16 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--examples", type=int, default=360)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     asked = parser.parse_args()
-    items = {item.path: item for item in resolve(asked.task, asked.data_root, {}).items}
-    item = items[asked.job]
-    assert item.job
-    ready = prepare(item, asked.data_root, torch.device("cpu"))
-    torch.set_num_threads(1)
-    ready.model.load_state_dict(load_file(run_folder(asked.results, item.path) / "best.safetensors"))
-    threat = Threat(item.job.threat.norm, float(item.job.threat.eps))
-    whole, n = ready.subsets.test, min(asked.examples, len(ready.subsets.test))
-    test = replace(whole, stored=whole.stored[:n], labels=whole.labels[:n], index=whole.index[:n])
+    loaded = load(asked)
     stands: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for seed in range(asked.seeds):
         for kind in KINDS:
             started = time.process_time()
-            found = attack(kind, ready.model, test, threat, ready.classes, seed)
+            found = attack(kind, loaded, seed)
             seconds[kind].append(time.process_time() - started)
             stands[kind].append(found.ledger.broken_by == -1)
             after = {name: round(value, 4) for name, value in found.scores.attacks.items()}
@@ -108,7 +126,7 @@ def main() -> None:
         json.dumps(
             {
                 "job": asked.job,
-                "examples": n,
+                "examples": len(loaded.test),
                 "robust": robust,
                 "difference in points": round(100 * (mean["ours"] - mean["package"]), 3),
                 "bf16 in points": round(100 * (mean["ours-bf16"] - mean["ours"]), 3),

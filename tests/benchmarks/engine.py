@@ -1,0 +1,149 @@
+"""What the standard verdict costs on our engine, on the authors' package and on torchattacks, side by side.
+
+    python tests/benchmarks/engine.py TASK JOB RESULTS [--examples 500] [--threads 1] [--turns 1] [--data-root data]
+
+takes the best weights of a job that `advbench run` has left in RESULTS and gives the same test examples to each, in
+turn. The floor is what the passes alone would take: their number, times the seconds of a bare pass through the same
+engine at the same batch. Memory is that of a process of its own, above what it had before its first pass; the bare one
+makes a single forward and backward pass at that batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from parity import KINDS, Loaded, attack, load
+from torch import nn
+
+from advbench.inference import quick
+from advbench.passes import counting
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One attack on all examples."""
+
+    seconds: float
+    robust: float
+    forward: int
+    backward: int
+
+
+def turn(kind: str, loaded: Loaded, seed: int) -> Turn:
+    """Wall-clock seconds of one kind of AutoAttack."""
+    started = time.perf_counter()
+    if kind == "torchattacks":
+        return torchattacks(loaded, seed)
+    found = attack(kind, loaded, seed)
+    seconds = time.perf_counter() - started
+    ledger = found.ledger
+    robust = float((ledger.broken_by == -1).float().mean())
+    return Turn(seconds, robust, int(ledger.forward.sum()), int(ledger.backward.sum()))
+
+
+def torchattacks(loaded: Loaded, seed: int) -> Turn:
+    """Another library's AutoAttack, on the correct examples; whether it fooled the model is asked of the model."""
+    from torchattacks import AutoAttack
+
+    model, x, y = loaded.model.eval(), loaded.test.pixels(slice(None)), loaded.test.labels
+    started = time.perf_counter()
+    with torch.no_grad():
+        right = model(x).argmax(1) == y
+    with counting(model) as passes:
+        made = AutoAttack(
+            model, norm=loaded.threat.norm, eps=loaded.threat.eps, seed=seed, n_classes=loaded.classes, verbose=False
+        )
+        fooled = made(x[right], y[right])
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        robust = float((model(fooled).argmax(1) == y[right]).sum()) / len(y)
+    return Turn(seconds, robust, passes.forward, passes.backward)
+
+
+def floor(model: nn.Module, loaded: Loaded, seen: Turn) -> float:
+    """Seconds of the same number of bare passes at the full batch."""
+    x = loaded.test.pixels(slice(None))
+    forward, both = [], []
+    for _ in range(7):
+        started = time.perf_counter()
+        with torch.no_grad():
+            model(x)
+        forward.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        again = x.clone().requires_grad_(True)
+        torch.autograd.grad(model(again).sum(), again)
+        both.append(time.perf_counter() - started)
+    one, pair = min(forward) / len(x), min(both) / len(x)
+    return (seen.forward - seen.backward) * one + seen.backward * pair
+
+
+def resident() -> int:
+    """Peak bytes of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory(kind: str, asked: argparse.Namespace) -> int:
+    """Bytes by which a new process grows at its peak."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grown, (kind, asked))
+
+
+def _grown(kind: str, asked: argparse.Namespace) -> int:
+    loaded = load(asked)
+    for parameter in loaded.model.eval().parameters():
+        parameter.requires_grad_(False)
+    x = loaded.test.pixels(slice(None))
+    loaded.model(x[:2])  # what any pass needs once
+    before = resident()
+    if kind == "bare":
+        again = x.clone().requires_grad_(True)
+        torch.autograd.grad(loaded.model(again).sum(), again)
+    else:
+        turn(kind, loaded, 0)
+    return resident() - before
+
+
+def main() -> None:
+    """Print a line for each kind, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", type=Path)
+    parser.add_argument("job")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--only", nargs="+", default=[*KINDS, "torchattacks"])
+    parser.add_argument("--no-memory", action="store_true")
+    asked = parser.parse_args()
+    loaded = load(asked)
+    for parameter in loaded.model.eval().parameters():
+        parameter.requires_grad_(False)
+    turns: dict[str, list[Turn]] = {kind: [] for kind in asked.only}
+    for seed in range(asked.turns):
+        for kind in turns:
+            seen = turn(kind, loaded, seed)
+            turns[kind].append(seen)
+            passes = f"{seen.forward:>10,} forward {seen.backward:>10,} backward"
+            print(f"turn {seed} {kind:<12} {seen.seconds:8.1f} s {passes}  robust {seen.robust:.4f}", flush=True)
+    median = {kind: statistics.median(seen.seconds for seen in all_) for kind, all_ in turns.items()}
+    for kind in [kind for kind in ("ours", "ours-bf16") if kind in turns]:
+        engine = quick(loaded.model, loaded.test.pixels(slice(0, 8)), "fp32")
+        bare = floor(engine, loaded, turns[kind][-1])
+        against = {other: round(median[other] / median[kind], 2) for other in turns if not other.startswith("ours")}
+        print(f"{kind}: times as fast {against}; {median[kind] / bare:.2f} of its fp32 floor of {bare:.1f} s")
+    if not asked.no_memory:
+        grown = {kind: memory(kind, asked) for kind in ("bare", *turns)}
+        print({kind: f"{value / 2**20:.0f} MiB" for kind, value in grown.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
