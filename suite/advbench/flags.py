@@ -8,8 +8,8 @@ from dataclasses import asdict
 import torch
 
 from advbench import watch
-from advbench.evaluate import Verdicts
 from advbench.record import Epoch, Flag
+from advbench.scores import Verdicts
 
 
 def of_training(history: Sequence[Epoch], *, eps: float, adversarial: bool, largest: float = 0) -> list[Flag]:
