@@ -147,7 +147,7 @@ def test_zooms_are_scipy_s_on_the_whole_image(side: int):
     for factor in factors:
         kept = math.ceil(side / factor)
         top = (side - kept) // 2
-        large = ndimage.zoom(image[top : top + kept, top : top + kept], factor, order=1)
+        large = np.asarray(ndimage.zoom(image[top : top + kept, top : top + kept], factor, order=1))
         spare = (len(large) - side) // 2
         total += large[spare : spare + side, spare : spare + side]
     found = distortions.zoom_blur(torch.from_numpy(image)[None, None].float(), draws(1), 1.26, 0.01)
