@@ -59,6 +59,7 @@ EVALUATION: list[dict[str, Any]] = [
     {"evaluation": {"checkpoint": "last"}},
     {"evaluation": {"both": True}},
     {"evaluation": {"curve": ["1/7"]}},
+    {"evaluation": {"corruptions": ["fog"]}},
     {"evaluation": {"alone": 3}},
     {"evaluation": {"block": 7}},
     {"evaluation": {"seed": 1}},

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from advbench.recipe import Training, named
+from advbench.severities import known
 from advbench.spec import BadInput, Number, Spec, complaints, validate
 
 
@@ -84,6 +85,8 @@ class Evaluation(Spec):
     both: bool = False
     curve: tuple[Number, ...] = ()
     """Radii of the robustness curve: what no rung has broken there, nor PGD-20 from the radius before."""
+    corruptions: tuple[str, ...] | Literal["all"] | None = None
+    """Common corruptions under which accuracy is measured too, at five severities; no part of robust accuracy."""
     alone: int = Field(default=64, ge=0)
     """Test examples on which each part of AutoAttack also runs alone, for the flags."""
     block: int = Field(default=500, ge=1)
@@ -112,6 +115,21 @@ class Evaluation(Spec):
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"attack '{twice[0]}' stands there twice; give one of them a label")
         return attacks
+
+    @field_validator("corruptions", mode="before")
+    @classmethod
+    def _list_or_all(cls, names: Any) -> Any:
+        # Before the union is tried, which would complain once for each of its members.
+        if isinstance(names, str) and names != "all":
+            raise ValueError(f'should be a list of names or "all", not "{names}"')
+        return tuple(names) if isinstance(names, list) else names
+
+    @field_validator("corruptions")
+    @classmethod
+    def _corruptions(cls, names: tuple[str, ...] | Literal["all"] | None) -> tuple[str, ...] | Literal["all"] | None:
+        if isinstance(names, tuple):
+            known(names)
+        return names
 
     @field_validator("curve")
     @classmethod
