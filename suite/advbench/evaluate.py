@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from advbench import usable
 from advbench.attacks.base import Attack
 from advbench.block import Block, Stage
 from advbench.data.base import Examples
@@ -57,8 +58,9 @@ def evaluate(
     The model is put into eval mode and its parameters are frozen meanwhile, so that even an attack that calls
     `.backward()` computes input gradients only. In a `group` each process takes a block of its own, and all return the
     same; the first one alone reads and writes the journal. Where the cheap rungs at the ladder's foot raise a `doubt`,
-    the dear ones are left out.
+    the dear ones are left out. Raises BadInput for examples and models that nothing can be said about (`usable`).
     """
+    usable.labelled(test, classes)
     rungs = [part for attack in attacks for part in attack.parts(classes)]
     cheap = list(takewhile(lambda rung: rung.everywhere, rungs))
     dear = rungs[len(cheap) :]
@@ -73,7 +75,8 @@ def evaluate(
 
     def opened(number: int) -> Ledger:
         rows = slice(starts[number], starts[number] + how.block)
-        ledger = Ledger.open(test.pixels(rows), test.labels[rows], test.index[rows], how.votes or 1)
+        usable.pixels(x := test.pixels(rows))
+        ledger = Ledger.open(x, test.labels[rows], test.index[rows], how.votes or 1)
         ledger.read(file(number), key)
         return ledger
 
@@ -114,6 +117,7 @@ def evaluate(
         probe = test.pixels(slice(0, PROBE))
         engines = Engines(model, probe)
         with _stream(test.device, derive(how.seed, "model")):
+            usable.logits(model, probe[:2], classes)
             fits = fitting(model, probe, how.batch)
         size = Size(fits, lambda words: tell("evaluate", 0, len(starts), words))
 

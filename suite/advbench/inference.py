@@ -127,8 +127,13 @@ class Engines:
         """The quick copy of that number format, or the model itself for None."""
         if precision is None:
             return self.model
-        if precision not in self._quick:
-            self._quick[precision] = quick(self.model, self._x, precision)
+        while precision not in self._quick:
+            try:
+                self._quick[precision] = quick(self.model, self._x, precision)
+            except torch.OutOfMemoryError:
+                if len(self._x) == 1:
+                    raise
+                self._x = self._x[: len(self._x) // 2]
         return self._quick[precision]
 
     def told(self) -> dict[str, str]:

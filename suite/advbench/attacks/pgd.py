@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from advbench.attacks.base import Attack
 from advbench.losses import cross_entropy
 from advbench.seeds import BlockNoise
-from advbench.threat import Threat
+from advbench.threat import Threat, per_example
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -52,4 +52,6 @@ class PGD(Attack):
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         start = threat.random_start(x, noise) if self.random_start else x
-        return ascend(model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps)
+        found = ascend(model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps)
+        # Where a gradient was not finite the iterate is lost, and its start may fool the model yet.
+        return torch.where(per_example(found.isfinite().flatten(1).all(1), found), found, start)
