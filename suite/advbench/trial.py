@@ -31,6 +31,8 @@ def answer(network: nn.Module, images: Tensor, classes: int) -> Tensor:
     if not isinstance(logits, Tensor) or logits.shape != wanted:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise Unfit(f"it answers with {got}, not with logits of {wanted}")
+    if logits.device != images.device:
+        raise Unfit(f"it answers on {logits.device}, not on {images.device}")
     if not logits.isfinite().all():
         raise Unfit("its logits are not finite")
     return logits
