@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,15 @@ def sized(classes):
 
 def function():
     return lambda x: 2 * x
+
+class Detector:
+    def __call__(self, x):
+        return x
+    def reject(self, x):
+        return x.sum(1)
+
+def detector():
+    return Detector()
 
 def wrapped():
     return nn.DataParallel(nn.Linear(2, 3))
@@ -80,6 +90,9 @@ def test_a_class_a_module_and_any_function_of_images_will_do(file: Path) -> None
     function = made(file, "function", 4)[0]
     assert isinstance(function, Called)
     assert torch.equal(function(torch.ones(2)), torch.full((2,), 2.0))
+    assert not hasattr(function, "reject")
+    detector: Any = made(file, "detector", 4)[0]
+    assert torch.equal(detector.reject(torch.ones(3, 2)), torch.full((3,), 2.0))
 
 
 def test_what_shared_it_between_devices_is_taken_off(file: Path) -> None:

@@ -26,6 +26,8 @@ class Called(nn.Module):
         super().__init__()
         # Not as a submodule, should it hold some: what it is made of is its own affair.
         self.__dict__["called"] = function
+        if hasattr(function, "reject"):  # a detector keeps its say
+            self.__dict__["reject"] = function.reject  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Any:
         return self.called(x)
