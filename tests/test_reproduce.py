@@ -170,7 +170,7 @@ def refused(done: Path, path: Path, folder: str = "tasks") -> str:
     ("change", "line"),
     [
         ({"status": "failed"}, "a FAILED job has no result to reproduce"),
-        ({"job": {"protocol": 0}}, "made under protocol 0, this advbench has"),
+        ({"job": {"protocol": 0}}, "made under protocols (0, 3) of training and evaluation, this advbench has"),
         ({"job": {"data_sha256": "0" * 64}}, "the data 'npz' are not those of the record: their sha256 is "),
         ({"job": {"data": {"name": "npz", "path": "absent.npz"}}}, "its data are missing: "),
         ({"job": {"task": "../../elsewhere"}}, "would name folders outside the results"),

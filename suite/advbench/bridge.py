@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from types import ModuleType
 
 from advbench.spec import BadInput
@@ -19,8 +20,11 @@ def robustbench() -> ModuleType:
         for name in ("", ".state"):
             if f"autoattack{name}" not in sys.modules:
                 sys.modules[f"autoattack{name}"] = importlib.import_module(f"pyautoattack{name}")
-        module = importlib.import_module("robustbench")
-        importlib.import_module("robustbench.utils")
+        with warnings.catch_warnings():
+            # Parts of it are deprecated elsewhere, which is nothing that a user of ours could change.
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("robustbench")
+            importlib.import_module("robustbench.utils")
         return module
     except Exception as error:  # it imports dozens of packages, and any of them may raise anything
         raise BadInput(

@@ -40,6 +40,13 @@ class Executor(StrEnum):
     local = "local"
 
 
+class Checkpoint(StrEnum):
+    """Which weights of a job."""
+
+    best = "best"
+    last = "last"
+
+
 class Kind(StrEnum):
     """What `advbench list` can list."""
 
@@ -140,6 +147,44 @@ def reproduce(
         typer.echo("interrupted; nothing was compared", err=True)
         code = 130
     raise typer.Exit(code)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(help="FILE.py:NAME, a run folder, robustbench:NAME, torchvision:NAME, timm:NAME, or our NAME."),
+    ],
+    task: Annotated[Path, typer.Option(help="Task file: its data, threat and evaluation.")],
+    only: Annotated[str | None, typer.Option(help="Which task, where the file means several.")] = None,
+    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a file of torch.save (tensors only).")] = None,
+    weights_sha256: Annotated[str | None, typer.Option(help="Refuse weights of another digest.")] = None,
+    checkpoint: Annotated[Checkpoint | None, typer.Option(help="Of a run folder (default: best).")] = None,
+    label: Annotated[str | None, typer.Option(help="Name on the board (default: from the model's).")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test examples.")] = None,
+    results: Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a model that was trained elsewhere as a task judges its own; a stopped evaluation goes on.
+
+    Example: advbench evaluate nets.py:small --weights small.pth --task tasks/digits-linf.toml
+
+    Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted.
+    """
+    from advbench import assess
+    from advbench.outside import Asked
+
+    del debug
+    asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
+    where = assess.Where(results, data_root, device)
+    try:
+        assess.assess(asked, task, only, label, examples, where, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -66,8 +66,8 @@ def part(kind: type[P], name: str) -> type[P]:
     word = {Attack: "attack", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
     family, colon, member = name.partition(":")
     if family in known:
-        module = importlib.import_module(f"advbench.{folder}.{family.replace('-', '_')}")
-        found = next(c for c in _classes(module, kind) if getattr(c, "name", None) == family)
+        inside = importlib.import_module(f"advbench.{folder}.{family.replace('-', '_')}")
+        found = next(c for c in _classes(inside, kind) if getattr(c, "name", None) == family)
         if not colon:
             return found
         if issubclass(found, Library):
@@ -75,9 +75,9 @@ def part(kind: type[P], name: str) -> type[P]:
     raise BadInput(f"no {word} '{name}'{did_you_mean(name, known)}")
 
 
-def _classes(module: ModuleType, kind: type[P]) -> list[type[P]]:
-    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, kind)]
-    return [c for c in found if c.__module__ == module.__name__]
+def _classes(inside: ModuleType, kind: type[P]) -> list[type[P]]:
+    found = [c for c in vars(inside).values() if isinstance(c, type) and issubclass(c, kind)]
+    return [c for c in found if c.__module__ == inside.__name__]
 
 
 def defense_file(entry: Defended, base: Path) -> Path:
@@ -92,25 +92,7 @@ def defense_file(entry: Defended, base: Path) -> Path:
 
 def defense(path: Path) -> type[Defense]:
     """Run a defense file and return its one Defense class. Raises BadInput when it cannot be loaded."""
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    name = f"advbench_defense_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
-    if name not in sys.modules:
-        if path.suffix != ".py":
-            raise BadInput(f"{path}: a defense is a Python file (*.py)")
-        spec = importlib.util.spec_from_loader(name, _Read(name, str(path), source), origin=str(path))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: pydantic and pickle look modules up by name
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # whatever a stranger's file raises, sys.exit() too
-            del sys.modules[name]
-            raise BadInput(f"{path}: raised on import: {type(error).__name__}: {error}{_line(path)}") from error
-    found = _classes(sys.modules[name], Defense)
+    found = _classes(module(path, "defense"), Defense)
     if len(found) != 1:
         raise BadInput(f"{path}: should define one subclass of advbench.defense.Defense, it has {len(found)}")
     if taken := sorted(found[0].model_fields.keys() & (Defended.model_fields.keys() | {"sha256"})):
@@ -121,6 +103,29 @@ def defense(path: Path) -> type[Defense]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(found[0].name)):
         raise BadInput(f"{path}: name {found[0].name!r} names folders: use letters, digits and . _ -")
     return found[0]
+
+
+def module(path: Path, what: str) -> ModuleType:
+    """Run a stranger's file, once for the same bytes. Raises BadInput when it cannot be loaded; `what` it should be."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    name = f"advbench_{what}_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    if name not in sys.modules:
+        if path.suffix != ".py":
+            raise BadInput(f"{path}: a {what} is a Python file (*.py)")
+        spec = importlib.util.spec_from_loader(name, _Read(name, str(path), source), origin=str(path))
+        assert spec is not None
+        assert spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        sys.modules[name] = made  # before it runs: pydantic and pickle look modules up by name
+        try:
+            spec.loader.exec_module(made)
+        except (Exception, SystemExit) as error:  # whatever a stranger's file raises, sys.exit() too
+            del sys.modules[name]
+            raise BadInput(f"{path}: raised on import: {type(error).__name__}: {error}{where_in(path)}") from error
+    return sys.modules[name]
 
 
 class _Read(SourceFileLoader):
@@ -135,7 +140,8 @@ class _Read(SourceFileLoader):
         return self.source_to_code(self.source, self.path)
 
 
-def _line(path: Path) -> str:
+def where_in(path: Path) -> str:
+    """Of the exception that is being handled: ` (line 12)`, where that lies in the file."""
     frames = traceback.extract_tb(sys.exc_info()[2])
     # Frames know the absolute path, whatever the task file wrote.
     inside = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]

@@ -36,12 +36,7 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     """Set torch up for the job and make its parts. Raises RuntimeError when the data changed since the plan."""
     job = item.job
     assert job is not None
-    torch.set_num_threads(job.threads)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    if device.type == "cuda":
-        # float32 means float32: torch lets convolutions round to TF32 by default, and the ledger must not.
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        torch.cuda.reset_peak_memory_stats(device)
+    set_up(job.threads, device)
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()  # a worker's jobs share forward functions, and torch compiles each so many times only
     dataset = _dataset(item, root)
@@ -49,6 +44,16 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     torch.manual_seed(derive(job.seed, "init"))
     network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
     return Ready(subsets, dataset.classes, network.to(device), began, find.job_defense(job, item.base))
+
+
+def set_up(threads: int, device: torch.device) -> None:
+    """Torch's global switches, as every evaluation has them."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    if device.type == "cuda":
+        # float32 means float32: torch lets convolutions round to TF32 by default, and the ledger must not.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 _loaded: dict[str, DataSet] = {}

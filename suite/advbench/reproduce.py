@@ -22,6 +22,7 @@ from advbench import agenda, find, machine
 from advbench.data.base import Missing
 from advbench.execute import local
 from advbench.execute.lock import locked
+from advbench.external import external
 from advbench.plan import EVALUATION_PROTOCOL, PROTOCOL, Item, Job, record_folder, run_folder
 from advbench.progress import Show
 from advbench.record import Record, load, stable
@@ -87,6 +88,8 @@ def reproduce(path: Path, folder: Path, results: Path | None, root: Path, device
 def _record(path: Path) -> Record:
     file = path / "record.json" if path.is_dir() else path
     record = load(file)
+    if external(record.defense, record.job):
+        raise BadInput(f"{file}: its model was trained elsewhere; `advbench evaluate` judges it again")
     if record.status != "ok":
         raise BadInput(f"{file}: a FAILED job has no result to reproduce; `advbench run` tries it again")
     protocol = record.job.get("protocol"), record.job.get("evaluation_protocol")

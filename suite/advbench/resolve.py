@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
     tasks: list[tuple[str, Task]] = []
     for variant in variants:
         task, wrong = check(variant.raw)
-        wrong += _part_errors(variant.raw, path.parent)
+        wrong += part_errors(variant.raw, path.parent)
         wrong += _training_errors(task) if task else []
         errors += variant.told(wrong)
         tasks += [(variant.name, task)] if task else []
@@ -91,7 +91,7 @@ def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolve
     return Resolved(made, [])
 
 
-def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
+def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     """What is wrong with the tables that only a part's class can judge; structural errors are skipped here."""
     errors: list[str] = []
 
@@ -132,6 +132,23 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
+def evaluated(task: Task, classes: int) -> tuple[Evaluation, list[Attack]]:
+    """The task's evaluation with every field of its attacks filled in, and those attacks. Raises BadInput."""
+    attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+    # Journals and records know stages by name, and the first stage is the untouched example.
+    rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(classes))]
+    if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
+        raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
+    return validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]}), attacks
+
+
+def undefined(task: Task, attacks: Sequence[Attack], made: Defense | None = None) -> list[str]:
+    """Who of the attacks and the defense is not defined for the task's norm."""
+    norms = [(made.name, made.norms)] if made else []
+    norms += [(f"the attack '{attack.name}'", attack.norms) for attack in attacks]
+    return [f"{who} is not defined for {task.threat.norm}" for who, known in norms if task.threat.norm not in known]
+
+
 class _Items:
     """Makes the lines of one task after another; what a sweep leaves as it is is done once."""
 
@@ -157,19 +174,13 @@ class _Items:
     def of(self, name: str, task: Task) -> list[Item]:
         """The lines of one task."""
         model = self._started(task)
-        attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
-        # Journals and records know stages by name, and the first stage is the untouched example.
-        rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(self.dataset.classes))]
-        if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
-            raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
-        evaluation = validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]})
+        evaluation, attacks = evaluated(task, self.dataset.classes)
         items: list[Item] = []
         for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
             made = build(kind, entry.fields)
             training, deviations = _training(task.training, entry.training, _where(number, entry))
             _shared(made, training, task.data, _where(number, entry))
-            norms = [(made.name, made.norms), *((f"the attack '{a.name}'", a.norms) for a in attacks)]
-            unfit = [f"{who} is not defined for {task.threat.norm}" for who, n in norms if task.threat.norm not in n]
+            unfit = undefined(task, attacks, made)
             first = Job(
                 task=name,
                 title=task.title,

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import io
-import platform
-import resource
-import subprocess
-import sys
 import traceback
 from dataclasses import asdict
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save as safetensors
-from torch import Tensor
 
-import advbench
-from advbench import flags, machine
+from advbench import flags, leave
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
@@ -30,9 +16,6 @@ from advbench.record import Cost, Epoch, Flag, Record, save
 from advbench.scores import Verdicts
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
-
-KEPT = 64
-"""Broken examples that a record keeps as images, for audits and for eyes."""
 
 
 def run_job(
@@ -68,12 +51,12 @@ def run_job(
             "best_epoch": trained.best_epoch,
             "cost": _cost(trained, found, device),
             "flags": tuple(raised + flags.of_evaluation(judged)),
-            "provenance": _provenance(device, digests, subsets.test.stored.dtype)
+            "provenance": leave.provenance(device, digests, subsets.test.stored.dtype)
             | began
             | {"training": asdict(trained.engine), "evaluation": judged.passes},
         }
     )
-    beside = {"examples.parquet": _examples(judged), "adversarial.safetensors": _adversarial(judged)}
+    beside = {"examples.parquet": leave.examples(judged), "adversarial.safetensors": leave.adversarial(judged)}
     return save(record, record_folder(results, job.path), beside)
 
 
@@ -115,12 +98,6 @@ def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
 
 
 def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) -> Cost:
-    # Of this process, or of the largest one that it started. On CUDA of this one alone: where others do a shared job
-    # for it, that is a lower bound, the little that this one keeps there itself.
-    memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    memory *= 1 if sys.platform == "darwin" else 1024  # kilobytes everywhere but on macOS
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device)
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
         eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
@@ -128,63 +105,5 @@ def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) ->
         train_backward=sum(e.backward for e in trained.history),
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),
         backward=sum(int(v.ledger.backward.sum()) for v in found.values()),
-        peak_memory_bytes=memory,
+        peak_memory_bytes=leave.memory(device),
     )
-
-
-def _provenance(device: torch.device, digests: dict[str, str], stored: torch.dtype) -> dict[str, Any]:
-    return {
-        "advbench": advbench.__version__,
-        "torch": str(torch.__version__),
-        **{name: version(name) for name in ("torchvision", "pyautoattack", "numpy", "scikit-learn")},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu(),
-        "threads": torch.get_num_threads(),
-        "dtype": "float32",
-        "stored": str(stored).removeprefix("torch."),
-        "deterministic": device.type == "cpu",
-        "weights_sha256": digests,
-        "git": _git(),
-        "host": platform.node(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-@cache
-def _git() -> str | None:
-    """The commit of the checkout that runs, with a + when it has changes; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        # An installed package may lie inside somebody else's repository, which does not track it.
-        for command in (["ls-files", "--error-unmatch", "__init__.py"], ["describe", "--always", "--dirty=+"]):
-            told = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
-        return told.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _examples(judged: Verdicts) -> bytes:
-    ledger = judged.ledger
-    table = pa.table(
-        {
-            "index": ledger.index.numpy(),
-            "label": ledger.labels.numpy(),
-            "predicted": ledger.predicted.numpy(),
-            "margin": ledger.margin.numpy(),
-            "distance": pa.array(ledger.distance.numpy(), mask=ledger.distance.isinf().numpy()),
-            "broken_by": pa.array(judged.broken_by, pa.string()),
-            "forward": ledger.forward.numpy(),
-            "backward": ledger.backward.numpy(),
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)  # pyright: ignore[reportUnknownMemberType]
-    return buffer.getvalue()
-
-
-def _adversarial(judged: Verdicts) -> bytes:
-    ledger = judged.ledger
-    rows = (ledger.broken_by >= 0).nonzero().squeeze(1)[:KEPT]
-    kept: dict[str, Tensor] = {"index": ledger.index[rows], "images": ledger.adversarial[rows].contiguous()}
-    return safetensors(kept)

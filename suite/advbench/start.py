@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from advbench.data.base import Missing
 from advbench.models.base import Model, Normalize, Shape
 from advbench.models.library import Library, Published
 from advbench.spec import BadInput
+from advbench.trial import Unfit, answer
+from advbench.weights import Weights
 
-Weights = dict[str, Tensor]
 SHOWN = 3
 """Tensors that a complaint names before it counts the others."""
 
@@ -66,7 +67,7 @@ def start(model: Model, shape: Shape, classes: int, root: Path) -> tuple[nn.Modu
     if digest != model.pretrained_sha256:
         raise BadInput(f"model.pretrained: {model.pretrained} changed since the plan was made; run again")
     try:
-        return network, told | {"pretrained_head": _fill(network, weights, classes)}
+        return network, told | {"pretrained_head": fill(network, weights, classes)}
     except BadInput as error:
         cut = isinstance(model, Library) and model.fits(shape)
         advice = '; stem = "original" keeps the first layers as the library has them' if cut else ""
@@ -80,23 +81,11 @@ def probe(model: Model, shape: Shape, classes: int, root: Path) -> None:
     """
     with torch.random.fork_rng([]), torch.no_grad():
         network = start(model, shape, classes, root)[0].eval()
-        reached: list[str] = []
-        for name, module in network.named_modules():
-            if not any(module.children()):
-                module.register_forward_pre_hook(lambda m, _, name=name: reached.append(f"{name} ({type(m).__name__})"))
-        where = f"model.name: {model.name} does not fit images of {shape}"
         try:
-            logits: Any = network(torch.rand(2, *shape))
-        except Exception as error:  # whatever a layer raises at a size it cannot take
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            raise BadInput(
-                f"{where}: at {reached[-1] if reached else 'the start'}: {said}; take another model"
-            ) from None
-        if not isinstance(logits, Tensor) or logits.shape != (2, classes):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise BadInput(f"{where}: it answers with {got}, not with logits of (2, {classes}); take another model")
-        if not logits.isfinite().all():
-            raise BadInput(f"{where}: its logits are not finite; take another model or other weights")
+            answer(network, torch.rand(2, *shape), classes)
+        except Unfit as error:
+            where = f"model.name: {model.name} does not fit images of {shape}"
+            raise BadInput(f"{where}: {error}; take another model or other weights") from None
 
 
 def _read(model: Model, root: Path) -> tuple[Weights, str, Published | None]:
@@ -122,12 +111,16 @@ def _read(model: Model, root: Path) -> tuple[Weights, str, Published | None]:
         raise BadInput(f"model.pretrained: {path} is no whole safetensors file: {error}") from None
 
 
-def _fill(network: nn.Module, weights: Weights, classes: int) -> str:
-    """Load `weights` in place; what became of the head. Raises BadInput with the first tensors that do not fit."""
+def fill(network: nn.Module, weights: Weights, classes: int, *, whole: bool = False) -> str:
+    """Load `weights` in place; what became of the head. Raises BadInput with the first tensors that do not fit.
+
+    `whole`: nothing stays as it was drawn, and the constants of the normalisation are those of the weights.
+    """
     ours = network.state_dict()
-    if weights.keys().isdisjoint(ours):
-        # The library's own files know nothing of the normalisation that stands before its network here.
-        weights = {f"1.{name}": value for name, value in weights.items()}
+    # The library's own files know nothing of the normalisation that stands before its network here.
+    inside = {f"1.{name}": value for name, value in weights.items()}
+    if weights.keys().isdisjoint(ours) and not inside.keys().isdisjoint(ours):
+        weights = inside
     constants = {
         f"{name}.{key}"
         for name, module in network.named_modules()
@@ -138,13 +131,13 @@ def _fill(network: nn.Module, weights: Weights, classes: int) -> str:
     said = [f"it lacks {name}" for name in ours if name not in weights and name not in constants | counted]
     said += [f"{name} is not in the model" for name in weights if name not in ours]
     other = {name for name in ours if name in weights and weights[name].shape != ours[name].shape}
-    head = _heads(ours, weights, other, classes)
+    head = set[str]() if whole else _heads(ours, weights, other, classes)
     said += [
         f"{name} is {tuple(weights[name].shape)}, here {tuple(ours[name].shape)}"
         for name in ours
         if name in other - head
     ]
-    for name in constants & weights.keys() - other:
+    for name in () if whole else constants & weights.keys() - other:
         if not torch.allclose(ours[name], weights[name].to(ours[name])):
             values = ", ".join(f"{value:g}" for value in weights[name].flatten().tolist())
             said.append(f"it was trained with {name.split('.')[-1]} = [{values}]; write so")

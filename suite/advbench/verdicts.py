@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
+from torch import nn
 
 from advbench import find
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
+from advbench.data.base import Examples
 from advbench.evaluate import evaluate
+from advbench.external import External
 from advbench.parallel import ALONE, Group
 from advbench.plan import Job
 from advbench.prepare import Ready
 from advbench.record import write_bytes
 from advbench.scores import Verdicts
+from advbench.task import Evaluation
 from advbench.threat import Threat
 from advbench.train import Tell, Trained
+
+Judged = Job | External
 
 
 def verdicts(
@@ -32,8 +39,7 @@ def verdicts(
     the blocks; only the first one has `trained` and touches the folder.
     """
     how, model = job.evaluation, ready.model
-    attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
-    threat = Threat(job.threat.norm, float(job.threat.eps))
+    attacks = ladder(how)
     weights = {"best": trained.best, "last": trained.last}
     contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -43,24 +49,45 @@ def verdicts(
     found: dict[str, Verdicts] = {}
     for name, content in contents.items():
         full = name == how.checkpoint or how.both
-        ladder = attacks if full else [PGD(steps=20, label="pgd-20")]
         model.load_state_dict(load(content))
-        # Another build or device starts a block over rather than finish another one's.
-        build = f"{ready.subsets.test.device.type}/{torch.__version__}/{version('pyautoattack')}"
-        key = f"{digests[name]}/{job.evaluation_protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
-        found[name] = evaluate(
+        found[name] = climb(
+            job,
             model,
+            digests[name],
             ready.subsets.test,
-            threat,
-            ladder,
+            attacks if full else [PGD(steps=20, label="pgd-20")],
             how if full else how.model_copy(update={"curve": (), "alone": 0}),
             ready.classes,
             folder / "journal" / name,
-            key,
             tell,
             group,
         )
     return found, digests
+
+
+def ladder(how: Evaluation) -> list[Attack]:
+    """The attacks of an evaluation, cheapest first."""
+    return [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+
+
+def climb(
+    job: Judged,
+    model: nn.Module,
+    weights: str,
+    test: Examples,
+    attacks: Sequence[Attack],
+    how: Evaluation,
+    classes: int,
+    journal: Path,
+    tell: Tell,
+    group: Group = ALONE,
+) -> Verdicts:
+    """What `model` withstands on `test`; `weights` is the digest that its journal goes by."""
+    # Another build or device starts a block over rather than finish another one's.
+    build = f"{test.device.type}/{torch.__version__}/{version('pyautoattack')}"
+    key = f"{weights}/{job.evaluation_protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
+    threat = Threat(job.threat.norm, float(job.threat.eps))
+    return evaluate(model, test, threat, attacks, how, classes, journal, key, tell, group)
 
 
 def _content(weights: Weights) -> bytes:

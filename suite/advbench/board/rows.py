@@ -15,6 +15,7 @@ from functools import cached_property
 from statistics import fmean
 
 from advbench.board import settings
+from advbench.external import external
 from advbench.record import Accuracy, Flag, Record
 
 MARK = "†"
@@ -72,6 +73,11 @@ class Row:
         return model.get("extra_data") if isinstance(model, dict) else None
 
     @property
+    def elsewhere(self) -> str | None:
+        """The model as `advbench evaluate` was asked for it; None for a training of ours."""
+        return str(self.record.job["model"]["name"]) if external(self.record.defense, self.record.job) else None
+
+    @property
     def failed(self) -> bool:
         return self.record.status == "failed"
 
@@ -118,6 +124,14 @@ class Row:
 
     @property
     def command(self) -> str:
+        if self.elsewhere:
+            file = self.record.job["model"].get("weights")
+            weights = ["--weights", str(file)] if file else []
+            task, _, swept = self.record.task.partition("@")
+            only = ["--only", self.record.task] if swept else []
+            words = ["advbench", "evaluate", self.elsewhere, *weights, "--task", f"{task}.toml", *only]
+            some = self.record.job.get("examples")
+            return shlex.join([*words, "--label", self.record.label, *(["--examples", str(some)] if some else [])])
         return shlex.join(["advbench", "run", f"{self.record.task}.toml", "--only", self.name])
 
 
@@ -127,6 +141,11 @@ class Group:
 
     label: str
     rows: tuple[Row, ...]
+
+    @property
+    def trained(self) -> bool:
+        """Whether any of it was trained here."""
+        return any(row.elsewhere is None for row in self.rows)
 
     def _mean(self, value: Callable[[Row], float | None]) -> float | None:
         values = [v for row in self.rows if not row.failed and (v := value(row)) is not None]
@@ -182,10 +201,12 @@ class Group:
         changed = Counter(settings.said(row.record.job.get("deviations") or {}) for row in self.rows)
         unlike = Counter(text for row in self.rows for text in row.unlike)
         extra = sorted({row.extra_data for row in self.rows if row.extra_data})
+        elsewhere = sorted({row.elsewhere for row in self.rows if row.elsewhere})
         of = f"of {len(self.rows)}"
         return [
             *(Note("failed", f"{n} {of} FAILED: {error}") for error, n in sorted(failed.items())),
             *(Note("flag", f"{n} {of} {self._said(name)}") for name, n in self.flags.items()),
+            *(Note("setting", f"trained elsewhere: {model}") for model in elsewhere),
             *(Note("setting", f"pretrained start, extra data: {data}") for data in extra),
             *(Note("setting", f"trained differently: {fields}") for fields in sorted(changed) if fields),
             *(Note("setting", f"{n} {of} under other settings: {text}") for text, n in sorted(unlike.items())),

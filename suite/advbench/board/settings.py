@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from advbench.external import external
 from advbench.record import Record
 
 SHARED = ("data", "model", "threat", "training", "evaluation")
 """The tables of a job that all defenses of a task have in common."""
+JUDGED = ("data", "threat", "evaluation")
+"""Those that a model has to share which was trained elsewhere."""
 
 HARMLESS = frozenset(
     {"data.path", "training.seeds", "training.checkpoint_minutes", "evaluation.batch", "defense.file", "defense.name"}
@@ -46,8 +49,11 @@ def usual_defense(records: Sequence[Record]) -> dict[str, Any]:
 def unlike(record: Record, expected: Mapping[str, Any]) -> tuple[str, ...]:
     """Where `record` is not under the `expected` settings and did not declare it: `threat.eps 8/255, not 3/20`."""
     mine = _shared(record) | _table(record, "defense")
-    # A failed job has no scores; that is not another protocol.
     known = [field for field in expected if field not in ("title", *_deviating(record)) and field not in HARMLESS]
+    if external(record.defense, record.job):
+        # Only what it was judged under can be the task's; what it is made of and was trained by is its own affair.
+        known = [f for f in known if f.partition(".")[0] in (*JUDGED, "scores", "data_sha256", "evaluation_protocol")]
+    # A failed job has no scores; that is not another protocol.
     scored = known if record.scores else [field for field in known if not field.startswith("scores.")]
     return tuple(
         f"{field} {_short(mine.get(field))}, not {_short(expected[field])}"
@@ -87,10 +93,10 @@ def said(fields: Mapping[str, Any]) -> str:
 
 def _shared(record: Record) -> dict[str, Any]:
     values: dict[str, Any] = {"title": record.job.get("title")}
-    for key in ("data_sha256", "protocol", "threads"):
+    for key in ("data_sha256", "protocol", "evaluation_protocol", "threads"):
         if key in record.job:
             values[key] = record.job[key]
-    for table in SHARED:
+    for table in JUDGED if external(record.defense, record.job) else SHARED:
         values |= _table(record, table)
     if record.scores and record.scores.robust:
         values["scores.protocol"] = record.scores.robust.protocol

@@ -35,8 +35,13 @@ class Section:
 
     @cached_property
     def budgets(self) -> tuple[Budget, ...]:
-        """The groups at equal epochs, passes and seconds; empty where there is nothing to compare."""
-        return budgets(self.groups)
+        """The trained groups at equal epochs, passes and seconds; empty where there is nothing to compare."""
+        return budgets(self.trained)
+
+    @property
+    def trained(self) -> tuple[Group, ...]:
+        """The groups that were trained here, in the same order."""
+        return tuple(group for group in self.groups if group.trained)
 
     @property
     def rows(self) -> list[Row]:
