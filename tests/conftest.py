@@ -20,10 +20,11 @@ from advbench.attacks.base import Attack
 from advbench.data.base import DataSet, Examples
 from advbench.data.digits import Digits
 from advbench.data.subsets import choose
-from advbench.evaluate import Verdicts, evaluate
+from advbench.evaluate import Doubt, evaluate
 from advbench.losses import cross_entropy
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.plan import Job
+from advbench.scores import Verdicts
 from advbench.spec import validate
 from advbench.task import Data, Evaluation
 from advbench.threat import Threat
@@ -257,11 +258,13 @@ def judged(tmp_path: Path) -> Callable[..., Verdicts]:
         classes: int = 10,
         key: str = "weights",
         tell: Callable[..., None] = lambda *news: None,
+        doubt: Doubt | None = None,
         **how: Any,
     ) -> Verdicts:
         fields = {"attacks": [{"name": "fgsm"}], "curve": ["1/20", "1/5"], "block": 200, **how}
         journal = tmp_path / "journal" / (folder or uuid4().hex)
-        return evaluate(model, test, threat, attacks, validate(Evaluation, fields), classes, journal, key, tell)
+        asked = validate(Evaluation, fields)
+        return evaluate(model, test, threat, attacks, asked, classes, journal, key, tell, doubt=doubt)
 
     return make
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from advbench.attacks.fgsm import FGSM
 from advbench.attacks.pgd import PGD
 from advbench.data.base import Examples
-from advbench.evaluate import interval
 from advbench.ledger import CLEAN, STANDING
+from advbench.scores import interval
 from advbench.seeds import BlockNoise, derive
 from advbench.threat import Norm, Threat
 

@@ -14,9 +14,10 @@ from advbench.attacks.pgd import PGD
 from advbench.data.base import Examples
 from advbench.data.digits import Digits
 from advbench.data.subsets import choose
-from advbench.evaluate import Verdicts, evaluate
+from advbench.evaluate import evaluate
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.parallel import ALONE, Group
+from advbench.scores import Verdicts
 from advbench.spec import validate
 from advbench.task import Data, Evaluation
 from advbench.threat import Threat
@@ -78,7 +79,7 @@ def interrupted(group: Group) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         if group.first:
             with suppress(KeyboardInterrupt):
-                attacked(ALONE, Path(folder), fail_at=9)
+                attacked(ALONE, Path(folder), fail_at=14)
             assert len(list(Path(folder).iterdir())) == 3
         return told(attacked(group, Path(folder)))
 

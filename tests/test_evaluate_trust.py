@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from advbench.attacks.base import Attack
 from advbench.attacks.fgsm import FGSM
 from advbench.attacks.pgd import PGD
 from advbench.data.base import Examples
-from advbench.evaluate import Verdicts
 from advbench.ledger import CLEAN, STANDING
+from advbench.scores import Verdicts
 from advbench.seeds import BlockNoise
 from advbench.threat import Threat
 
@@ -221,7 +222,9 @@ def test_a_truncated_journal_is_not_used(tmp_path: Path, judged, digits_cnn, few
     entry.write_bytes(content[: int(share * len(content))])
 
     same(judged(digits_cnn, few, LADDER, LINF, folder="j"), whole)
-    assert len(entry.read_bytes()) == len(content)
+    again, before = load(entry.read_bytes()), load(content)
+    assert again.keys() == before.keys()
+    assert all(torch.equal(again[name], before[name]) for name in before)
 
 
 def test_progress_is_told_stage_by_stage(judged, digits_cnn, few):
@@ -229,8 +232,10 @@ def test_progress_is_told_stage_by_stage(judged, digits_cnn, few):
 
     judged(digits_cnn, few, LADDER, LINF, tell=lambda *n: news.append(n), block=50)
 
-    stages = ["clean", "fgsm", "pgd", "pgd-b", "curve 1/20", "curve 1/5"]
-    assert news == [("evaluate", i, 18, stages[i % 6]) for i in range(18)]
+    # The cheap ones on all blocks come first, because they decide whether the others are worth their time.
+    cheap = ["clean", "fgsm", "pgd", "pgd-b", "sign/unbounded", "sign/further"]
+    first = [("evaluate", 7 * block + i, 21, name) for block in range(3) for i, name in enumerate(cheap)]
+    assert news == first + [("evaluate", 7 * block + 6, 21, "curve") for block in range(3)]
 
 
 def test_the_ensemble_names_the_protocol_wherever_it_stands_and_has_a_score_alone(judged, digits_cnn, few):

@@ -62,6 +62,9 @@ EVALUATION: list[dict[str, Any]] = [
     {"evaluation": {"alone": 3}},
     {"evaluation": {"block": 7}},
     {"evaluation": {"seed": 1}},
+    {"evaluation": {"votes": 5}},
+    {"evaluation": {"stop": False}},
+    {"evaluation_protocol": 99},
 ]
 NOTHING: list[dict[str, Any]] = [
     {"task": "other"},
@@ -127,7 +130,7 @@ def test_every_field_of_a_job_is_judged_above():
 def test_an_id_is_stable_over_processes_and_versions_of_python(make_job):
     # A digest of canonical JSON. When this changes (a new field does it), no finished job is recognised any more.
     assert make_job().train_id == "e0c076a56b0de109"
-    assert make_job().id == "b91a256919382593"
+    assert make_job().id == "9fa603e8e0643c39"
 
 
 def item(path: str = "t/a-s0", **changes: Any) -> Item:

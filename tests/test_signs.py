@@ -45,7 +45,7 @@ def raised(seen: Signs) -> set[str]:
             "optimises": seen.optimises,
             "disconnected": seen.disconnected,
             "saturated": seen.saturated > 0.5,
-            "flat": seen.flat > 0.5,
+            "flat": seen.logits_flat > 0.5,
         }.items()
         if wrong
     }
@@ -55,7 +55,7 @@ def test_an_honest_model_shows_nothing(reader, digits_test):
     seen = look(reader, digits_test)
 
     assert raised(seen) == set()
-    assert (seen.stochastic, seen.changed, seen.regrouped, seen.saturated, seen.flat) == (0, 0, 0, 0, 0)
+    assert (seen.stochastic, seen.changed, seen.regrouped, seen.saturated, seen.logits_flat) == (0, 0, 0, 0, 0)
     right = reader(digits_test.pixels(slice(0, 64))).argmax(1) == digits_test.labels[:64]
     assert (seen.images, seen.correct) == (64, int(right.sum()))
 
@@ -269,7 +269,7 @@ def test_shares_are_of_the_correct_images(digits_test):
     even = float((labels[10:] % 2 == 0).float().mean())
     assert seen.correct == 54
     assert seen.saturated == pytest.approx(even)
-    assert seen.flat == pytest.approx(even)
+    assert seen.logits_flat == pytest.approx(even)
 
 
 def test_a_connected_model_is_not_touched(reader, digits_test):

@@ -11,8 +11,8 @@ from dataclasses import asdict
 import torch
 
 from advbench import outcomes, watch
-from advbench.evaluate import Verdicts
 from advbench.record import Epoch, Flag
+from advbench.scores import Verdicts
 from advbench.signs import ROUNDING
 
 FLAT = 0.05
@@ -89,47 +89,59 @@ def of_evaluation(verdicts: Verdicts) -> list[Flag]:
     return [flag for rule in (*looks, *outcomes.RULES) for flag in rule(verdicts)]
 
 
+def masked(verdicts: Verdicts) -> tuple[str, ...]:
+    """Flags of the cheap rungs that leave dearer gradient attacks nothing to prove, or none: the names.
+
+    The gradient is zero, and not even an attack without a bound finds anything. Where only softmax is 0 or 1 the
+    logits still have slopes, and attacks on their differences do find something.
+    """
+    both = ("zero-gradient", "unbounded-attack-fails")
+    saturated = verdicts.signs is not None and verdicts.signs.logits_flat < verdicts.signs.saturated / 2
+    found = {flag.name for flag in of_evaluation(verdicts)}
+    return both if found >= set(both) and not saturated else ()
+
+
 def _non_finite(verdicts: Verdicts) -> list[Flag]:
     """The margins of all test examples are looked at, and the logits of a few."""
     ledger, signs = verdicts.ledger, verdicts.signs
     bad = int((~ledger.margin.isfinite()).sum())
-    if not bad and not signs.nonfinite:
+    logits, images = (signs.nonfinite, signs.images) if signs else (0, 0)
+    if not bad and not logits:
         return []
-    seen = f"{bad} of {len(ledger)}" if bad else f"{signs.nonfinite} of {signs.images}"
+    seen = f"{bad} of {len(ledger)}" if bad else f"{logits} of {images}"
     return [
         Flag(
             name="non-finite-logits",
             message=f"{seen} clean examples have logits that are NaN or infinite and count as wrong: "
             "find the layer that overflows, and judge again",
-            evidence={"margins": bad, "examples": len(ledger), "logits": signs.nonfinite, "images": signs.images},
+            evidence={"margins": bad, "examples": len(ledger), "logits": logits, "images": images},
         )
     ]
 
 
 def _softmax(verdicts: Verdicts) -> list[Flag]:
     """Cross-entropy takes a second softmax of probabilities, whose gradient is small where the first is sure."""
-    if not verdicts.signs.softmax:
+    if not (signs := verdicts.signs) or not signs.softmax:
         return []
     return [
         Flag(
             name="softmax-output",
             message="the outputs are probabilities, for which the attacks' losses are not made: "
             "leave out the last softmax, and judge again",
-            evidence={"images": verdicts.signs.images},
+            evidence={"images": signs.images},
         )
     ]
 
 
 def _stochastic(verdicts: Verdicts) -> list[Flag]:
     """One lucky pass decides who is broken, and one gradient is not the gradient of the mean."""
-    signs = verdicts.signs
-    if signs.stochastic <= ROUNDING:
+    if not (signs := verdicts.signs) or signs.stochastic <= ROUNDING:
         return []
     return [
         Flag(
             name="stochastic",
             message=f"the same batch gets other logits in another pass (by {signs.stochastic:.2g} of the largest; "
-            f"{signs.changed:.0%} of predictions change): attack the mean over many passes, or turn the noise off",
+            f"{signs.changed:.0%} of predictions change): turn the noise off, or attack its mean and set evaluation.votes",
             evidence={"difference": signs.stochastic, "changed": signs.changed, "images": signs.images},
         )
     ]
@@ -137,8 +149,7 @@ def _stochastic(verdicts: Verdicts) -> list[Flag]:
 
 def _batch_dependent(verdicts: Verdicts) -> list[Flag]:
     """Only where the forward pass is deterministic: noise would look the same."""
-    signs = verdicts.signs
-    if signs.batch <= ROUNDING or signs.stochastic > ROUNDING:
+    if not (signs := verdicts.signs) or signs.batch <= ROUNDING or signs.stochastic > ROUNDING:
         return []
     return [
         Flag(
@@ -152,14 +163,14 @@ def _batch_dependent(verdicts: Verdicts) -> list[Flag]:
 
 def _optimises(verdicts: Verdicts) -> list[Flag]:
     """What an inner optimisation undoes in its own steps the attacks' gradients do not see as one function."""
-    if not verdicts.signs.optimises:
+    if not (signs := verdicts.signs) or not signs.optimises:
         return []
     return [
         Flag(
             name="optimises-in-forward",
             message="the forward pass takes derivatives: no fixed ladder is made for that; attack it adaptively, "
             "through the inner steps and around them",
-            evidence={"images": verdicts.signs.images},
+            evidence={"images": signs.images},
         )
     ]
 
@@ -174,9 +185,9 @@ def _zero_gradient(verdicts: Verdicts) -> list[Flag]:
     if not len(numbers) or count <= FLAT * len(correct):
         return []
     broken = int((flat & torch.isin(ledger.broken_by[correct], numbers)).sum())
-    if signs.disconnected:
+    if signs and signs.disconnected:
         why = "the logits carry no gradient to the image: attack through a differentiable stand-in (BPDA)"
-    elif signs.saturated > 2 * signs.flat:
+    elif signs and signs.logits_flat < signs.saturated / 2:
         why = "the logits are so large that softmax is exactly 0 or 1: divide them by their size, and judge again"
     else:
         why = "something before the logits rounds or stops it: attack through a differentiable stand-in (BPDA)"
@@ -189,9 +200,7 @@ def _zero_gradient(verdicts: Verdicts) -> list[Flag]:
                 "correct": len(correct),
                 "broken": broken,
                 "attacks": list(verdicts.gradient_rungs),
-                "disconnected": signs.disconnected,
-                "saturated": signs.saturated,
-                "logits_flat": signs.flat,
-            },
+            }
+            | ({n: getattr(signs, n) for n in ("disconnected", "saturated", "logits_flat")} if signs else {}),
         )
     ]

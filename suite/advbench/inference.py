@@ -32,9 +32,12 @@ class Quick(nn.Module):
 
     judge: nn.Module
     """The model itself."""
+    folded: bool
+    """Whether batch norms are parts of convolutions; otherwise it is a copy as it was."""
 
     def __init__(self, model: nn.Module, inside: nn.Module, precision: Precision) -> None:
         super().__init__()
+        self.folded = isinstance(inside, GraphModule)
         # Not as a submodule: it is somebody else's, and its passes are counted on its own account.
         self.__dict__["judge"] = model
         self.inside = inside
@@ -105,6 +108,12 @@ def folded(model: nn.Module) -> GraphModule:
     return graph
 
 
+def _kind(made: nn.Module) -> str:
+    if not isinstance(made, Quick):
+        return "the model itself"
+    return "folded" if made.folded else "copy"
+
+
 class Engines:
     """A model and its quick copies, each made when it is first asked for."""
 
@@ -121,6 +130,10 @@ class Engines:
         if precision not in self._quick:
             self._quick[precision] = quick(self.model, self._x, precision)
         return self._quick[precision]
+
+    def told(self) -> dict[str, str]:
+        """By number format: whether candidates were looked for with a "folded" copy, a plain "copy" or the model."""
+        return {name: _kind(made) for name, made in sorted(self._quick.items())}
 
     @contextmanager
     def counting(

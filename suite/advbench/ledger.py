@@ -1,7 +1,7 @@
 """The ledger of one block of examples: the only place where an example is marked as broken.
 
 Attacks propose; `judge` checks in float32, in a forward pass of its own, that a candidate lies in the ball and
-the box and that the model gets it wrong. The ledger is also the journal: it is one file, written after every
+the box and that the model is fooled by it. The ledger is also the journal: it is one file, written after every
 rung, and a killed evaluation goes on from it.
 """
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from advbench.judge import judge
 from advbench.losses import margin
 from advbench.record import write_bytes
 from advbench.threat import Threat
@@ -37,10 +38,14 @@ class Ledger:
     """Of the clean example: its label's logit minus the best other one."""
     flat: Tensor
     """Whether the loss has an input gradient of exactly zero at the clean example (bool)."""
+    refused: Tensor
+    """Whether the model's detector, if it has one, refuses the clean example (bool)."""
     broken_by: Tensor
     """int64: STANDING, CLEAN, or the number of the rung."""
     adversarial: Tensor
     """The candidate that broke it; x where none did."""
+    distance: Tensor
+    """float64: of the nearest point that is known to fool the model, in the threat's norm; inf where none is."""
     forward: Tensor
     backward: Tensor
     """int64 example passes spent on it."""
@@ -50,9 +55,18 @@ class Ledger:
     """Rungs finished."""
     seconds: float = 0
     """Time that they took, in whichever process."""
+    votes: int = 1
+    """Passes that decide together what the model says (`judge`)."""
+    detector: bool = False
+    """Whether the model may refuse to answer."""
 
     @classmethod
-    def open(cls, x: Tensor, labels: Tensor, index: Tensor) -> Ledger:
+    def columns(cls) -> tuple[str, ...]:
+        """Names of the tensors."""
+        return tuple(f.name for f in fields(cls) if f.type == "Tensor")
+
+    @classmethod
+    def open(cls, x: Tensor, labels: Tensor, index: Tensor, votes: int = 1) -> Ledger:
         """A fresh ledger; `clean` must fill in what the model says."""
         n, device = len(labels), x.device
         zeros = torch.zeros(n, dtype=torch.int64, device=device)
@@ -63,17 +77,20 @@ class Ledger:
             predicted=zeros.clone(),
             margin=torch.zeros(n, device=device),
             flat=torch.zeros(n, dtype=torch.bool, device=device),
+            refused=torch.zeros(n, dtype=torch.bool, device=device),
             broken_by=torch.full((n,), STANDING, device=device),
             adversarial=x.clone(),
+            distance=torch.full((n,), torch.inf, dtype=torch.float64, device=device),
             forward=zeros.clone(),
             backward=zeros.clone(),
             withstood={},
             done=[],
+            votes=votes,
         )
 
     def to(self, device: torch.device | str) -> Ledger:
         """The same on another device."""
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved = {name: getattr(self, name).to(device) for name in self.columns()}
         return replace(self, **moved, withstood={name: column.to(device) for name, column in self.withstood.items()})
 
     def __len__(self) -> int:
@@ -89,23 +106,23 @@ class Ledger:
         """Rows that nothing has broken yet."""
         return (self.broken_by == STANDING).nonzero().squeeze(1)
 
-    @torch.no_grad()
     def clean(self, model: nn.Module, rows: Tensor) -> None:
-        """Write down what the model says of the untouched examples `rows`; non-finite logits are wrong."""
-        logits = model(self.x[rows])
-        labels = self.labels[rows]
-        self.predicted[rows] = logits.argmax(1)
-        self.margin[rows] = margin(logits, labels)
-        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-        self.broken_by[rows[~right]] = CLEAN
+        """Write down what the model says of the untouched examples `rows`."""
+        said = judge(model, self.x[rows], self.labels[rows], self.votes)
+        self.predicted[rows] = said.logits.argmax(1)
+        self.margin[rows] = margin(said.logits, self.labels[rows])
+        self.refused[rows] = said.refused
+        self.detector = hasattr(model, "reject")
+        self.broken_by[rows[~said.right]] = CLEAN
 
     @torch.no_grad()
     def judge(self, model: nn.Module, threat: Threat, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Which `rows` the candidates really break, (len(rows),) bool; non-finite logits are wrong, as in `clean`."""
-        candidates = candidates.detach().float()
-        logits = model(candidates)
-        wrong = (logits.argmax(1) != self.labels[rows]) | ~logits.isfinite().all(1)
-        return wrong & threat.contains(candidates, self.x[rows])
+        """Which `rows` the candidates really break, (len(rows),) bool; how near they are is written down."""
+        candidates, x = candidates.detach().float(), self.x[rows]
+        broken = judge(model, candidates, self.labels[rows], self.votes).fooled & threat.contains(candidates, x)
+        away = threat.size(candidates[broken].double() - x[broken].double())
+        self.distance[rows[broken]] = self.distance[rows[broken]].minimum(away)
+        return broken
 
     def enter(self, rung: int, rows: Tensor, broken: Tensor, candidates: Tensor) -> None:
         """Mark those of `rows` that are `broken` and still stood; the first rung that breaks one has it."""
@@ -134,14 +151,11 @@ class Ledger:
 
     def write(self, path: Path, key: str) -> None:
         """Keep the ledger's state in one atomic file; `key` names the weights and the protocol it is for."""
-        tensors = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("x", "withstood", "done", "seconds")
-        }
+        tensors: dict[str, Tensor] = {name: getattr(self, name) for name in self.columns() if name != "x"}
         tensors |= {f"withstood/{name}": column for name, column in self.withstood.items()}
         content = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_bytes(
-            path, save(content, metadata={"key": key, "done": json.dumps(self.done), "seconds": str(self.seconds)})
-        )
+        said = {"key": key, "done": json.dumps(self.done), "seconds": str(self.seconds), "detector": str(self.detector)}
+        write_bytes(path, save(content, metadata=said))
 
     def read(self, path: Path, key: str) -> bool:
         """Take over the state that `write` kept, if it is there, whole and for `key`."""
@@ -158,4 +172,5 @@ class Ledger:
             if not name.startswith("withstood/"):
                 setattr(self, name, tensor)
         self.done, self.seconds = json.loads(metadata["done"]), float(metadata["seconds"])
+        self.detector = metadata["detector"] == "True"
         return True

@@ -8,16 +8,14 @@ exact sign test (McNemar 1947), never a difference of two rates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from advbench.attacks.fgsm import FGSM
-from advbench.evaluate import Verdicts
 from advbench.ledger import CLEAN
 from advbench.record import Flag
+from advbench.scores import Verdicts
 
 LEVEL = 1e-3
 """Chance that a rule which counts speaks up where there is nothing. A board of 30 models asks each some five such
@@ -136,47 +134,31 @@ def unbounded_attack_fails(verdicts: Verdicts) -> list[Flag]:
 def larger_eps_does_not_hurt(verdicts: Verdicts) -> list[Flag]:
     """At twice the radius PGD-20 breaks no more than the ladder's cheap gradient attacks at the radius itself.
 
-    In a ball that is small for the model the second radius may cost nothing by chance. It speaks where it breaks fewer
-    than the first, where at the first one's rate it should have broken some, or where no radius at all would do.
+    In a ball that is small for the model the second radius may cost nothing by chance. So it speaks where that breaks
+    fewer than the first; where no radius at all would do; or where it should have broken some, had it half of the first
+    one's rate: those that stood the first one are the harder ones.
     """
     outcomes = _Outcomes(verdicts)
     cheap = outcomes.one_step + outcomes.many_steps
-    if cheap and outcomes.known(["sign/further"]):
-        further, near = outcomes.columns["sign/further"], outcomes.all_of(cheap)
-        lost, gained = _only(further, near)
-        met = outcomes.right & (further >= 0)
-        first, correct = int((met & (near == 0)).sum()), int(met.sum())
-        standing = correct - first
-        at_that_rate = standing > 0 and (1 - first / correct) ** standing < LEVEL
-        if _stronger(gained, lost) or (
-            standing and lost <= gained and (at_that_rate or _unlikely(*_unbounded(verdicts), MISSED))
-        ):
-            return [
-                Flag(
-                    name="larger-eps-does-not-hurt",
-                    message=f"twice the radius breaks {lost} examples more and {gained} fewer of {correct}: a larger "
-                    "ball holds the smaller one, so the attack fails; repair the gradient or take more steps",
-                    evidence={"lost": lost, "gained": gained, "broken": first, "examples": correct},
-                )
-            ]
-    radii = sorted(outcomes.known(n for n in outcomes.columns if n.startswith("curve/")), key=_radius)
-    for small, large in pairwise(radii):
-        lost, gained = _only(outcomes.columns[large], outcomes.columns[small])
-        if _stronger(gained, lost):
-            at, to = small.removeprefix("curve/"), large.removeprefix("curve/")
-            return [
-                Flag(
-                    name="larger-eps-does-not-hurt",
-                    message=f"from radius {at} to {to} PGD-20 breaks {lost} examples more and {gained} fewer: a larger "
-                    "ball holds the smaller one, so the attack fails; repair the gradient or take more steps",
-                    evidence={"lost": lost, "gained": gained, "radii": [at, to], "examples": len(outcomes.right)},
-                )
-            ]
-    return []
-
-
-def _radius(name: str) -> float:
-    return float(Fraction(name.removeprefix("curve/")))
+    if not cheap or not outcomes.known(["sign/further"]):
+        return []
+    further, near = outcomes.columns["sign/further"], outcomes.all_of(cheap)
+    lost, gained = _only(further, near)
+    met = outcomes.right & (further >= 0)
+    correct, broken = int(met.sum()), int((met & (near == 0)).sum())
+    standing = correct - broken
+    expected = (1 - broken / correct / 2) ** standing < LEVEL
+    hopeless = standing > 0 and _unlikely(*_unbounded(verdicts), MISSED)
+    if not _stronger(gained, lost) and (lost > gained or not (expected or hopeless)):
+        return []
+    return [
+        Flag(
+            name="larger-eps-does-not-hurt",
+            message=f"twice the radius breaks {lost} examples more and {gained} fewer of {correct}: a larger ball "
+            "holds the smaller one, so the attack fails; repair the gradient or take more steps",
+            evidence={"lost": lost, "gained": gained, "broken": broken, "examples": correct},
+        )
+    ]
 
 
 def pgd_gap(verdicts: Verdicts) -> list[Flag]:

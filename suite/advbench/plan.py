@@ -22,7 +22,9 @@ from advbench.spec import Spec
 from advbench.task import Data, Evaluation, ThreatModel
 
 PROTOCOL = 2
-"""Raised when the engine's results change; a golden test fails when they change and this did not."""
+"""Raised when the results of training change; a golden test fails when they change and this did not."""
+EVALUATION_PROTOCOL = 3
+"""The same for the evaluation: weights that were trained under the same `PROTOCOL` need not be trained again."""
 
 
 def _said(value: Any) -> Any:
@@ -58,6 +60,7 @@ class Job(Spec):
     threads: int
     accelerator: bool
     protocol: int = PROTOCOL
+    evaluation_protocol: int = EVALUATION_PROTOCOL
 
     @property
     def path(self) -> str:
@@ -92,7 +95,8 @@ class Job(Spec):
     def id(self) -> str:
         """Names the result."""
         evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
-        return _digest({**self._training(), "test": self.data.test, "evaluation": evaluation})
+        judged = {"test": self.data.test, "evaluation": evaluation, "evaluation_protocol": self.evaluation_protocol}
+        return _digest(self._training() | judged)
 
 
 class Work(Spec):

@@ -52,8 +52,10 @@ class Scores(Spec):
     """What one set of weights withstood."""
 
     clean: Accuracy
+    rejected: Accuracy | None = None
+    """Share of untouched examples that the model's detector refuses; None where it has none."""
     robust: Accuracy | None = None
-    """After the whole ladder: the per-example worst case."""
+    """After the whole ladder: the per-example worst case. None where the ladder was not climbed to its end."""
     attacks: dict[str, float] = {}
     """Accuracy after each rung, cumulative."""
     alone: dict[str, float] = {}
@@ -61,7 +63,10 @@ class Scores(Spec):
     alone_n: dict[str, int] = {}
     """On how many examples each of those was measured."""
     curve: dict[str, float] = {}
-    """PGD-20 alone at other radii."""
+    """What stands at other radii: neither a rung nor PGD-20 from the radius before broke it there."""
+    distance: float | None = None
+    """At most the median distance of a correct example to the nearest point that fools the model, in the threat's norm;
+    None where for half of them no such point is known."""
 
 
 class Cost(Spec):

@@ -22,7 +22,7 @@ from advbench import agenda, find, machine
 from advbench.data.base import Missing
 from advbench.execute import local
 from advbench.execute.lock import locked
-from advbench.plan import PROTOCOL, Item, Job, record_folder, run_folder
+from advbench.plan import EVALUATION_PROTOCOL, PROTOCOL, Item, Job, record_folder, run_folder
 from advbench.progress import Show
 from advbench.record import Record, load, stable
 from advbench.spec import BadInput, complaints, validate
@@ -89,10 +89,11 @@ def _record(path: Path) -> Record:
     record = load(file)
     if record.status != "ok":
         raise BadInput(f"{file}: a FAILED job has no result to reproduce; `advbench run` tries it again")
-    protocol = record.job.get("protocol")
-    if protocol != PROTOCOL:
+    protocol = record.job.get("protocol"), record.job.get("evaluation_protocol")
+    if protocol != (ours := (PROTOCOL, EVALUATION_PROTOCOL)):
         raise BadInput(
-            f"{file}: made under protocol {protocol}, this advbench has {PROTOCOL}, which gives other results; "
+            f"{file}: made under protocols {protocol} of training and evaluation, this advbench has {ours}, which give "
+            "other results; "
             f"use advbench {record.provenance.get('advbench', 'of that time')}"
         )
     return record

@@ -23,11 +23,11 @@ from torch import Tensor
 
 import advbench
 from advbench import flags, machine
-from advbench.evaluate import Verdicts
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
 from advbench.record import Cost, Epoch, Flag, Record, save
+from advbench.scores import Verdicts
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
 
@@ -70,7 +70,7 @@ def run_job(
             "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": _provenance(device, digests, subsets.test.stored.dtype)
             | began
-            | {"training": asdict(trained.engine)},
+            | {"training": asdict(trained.engine), "evaluation": judged.passes},
         }
     )
     beside = {"examples.parquet": _examples(judged), "adversarial.safetensors": _adversarial(judged)}
@@ -172,6 +172,7 @@ def _examples(judged: Verdicts) -> bytes:
             "label": ledger.labels.numpy(),
             "predicted": ledger.predicted.numpy(),
             "margin": ledger.margin.numpy(),
+            "distance": pa.array(ledger.distance.numpy(), mask=ledger.distance.isinf().numpy()),
             "broken_by": pa.array(judged.broken_by, pa.string()),
             "forward": ledger.forward.numpy(),
             "backward": ledger.backward.numpy(),

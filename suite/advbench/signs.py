@@ -64,7 +64,7 @@ class Signs:
     """The logits carry no gradient to the input at all."""
     saturated: float
     """Share of the correct images where the cross-entropy has an input gradient of exactly zero."""
-    flat: float
+    logits_flat: float
     """Share of them where the logits' own differences have none either."""
 
 
@@ -101,16 +101,18 @@ def signs(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Signs:
         optimises=optimises,
         disconnected=joined is not model,
         saturated=int(saturated[correct].sum()) / max(1, count),
-        flat=int((saturated & flat)[correct].sum()) / max(1, count),
+        logits_flat=int((saturated & flat)[correct].sum()) / max(1, count),
     )
 
 
 class Connected(nn.Module):
     """A model whose logits have no gradient to the input, with one of zero: attacks on it fail, but run."""
 
-    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        if hasattr(model, "reject"):
+            self.reject = model.reject  # its detector stays its own
 
     def forward(self, x: Tensor) -> Tensor:
         # Detached, for a pass through bytes often leaves torch, and `numpy()` refuses what asks for a gradient.

@@ -83,7 +83,7 @@ class Evaluation(Spec):
     """Which weights fill `scores`; the other ones get clean and PGD-20 unless `both`."""
     both: bool = False
     curve: tuple[Number, ...] = ()
-    """Radii at which PGD-20 alone draws the robustness curve."""
+    """Radii of the robustness curve: what no rung has broken there, nor PGD-20 from the radius before."""
     alone: int = Field(default=64, ge=0)
     """Test examples on which each part of AutoAttack also runs alone, for the flags."""
     block: int = Field(default=500, ge=1)
@@ -91,6 +91,10 @@ class Evaluation(Spec):
     batch: int = Field(default=500, ge=1)
     """Examples a forward pass of our own attacks, fewer where memory is short; changes nothing but that."""
     seed: int = Field(default=0, ge=0)
+    votes: int | None = Field(default=None, ge=1, le=1000)
+    """For models that draw random numbers: passes that vote on each answer, and more than half decide."""
+    stop: bool | None = None
+    """false: climb the whole ladder even where its cheap rungs show a masked gradient."""
 
     @field_validator("attacks", mode="before")
     @classmethod

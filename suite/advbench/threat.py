@@ -147,15 +147,20 @@ class Threat:
             return ((self.farthest(x, grad) - x_adv) * grad).flatten(1).sum(1)
         return self.eps * self.dual_norm(grad) - ((x_adv - x) * grad).flatten(1).sum(1)
 
+    @property
+    def tolerance(self) -> float:
+        """By how much a candidate's distance may pass eps: the rounding of fp32 pixels."""
+        return 1e-6 + 1e-5 * self.eps
+
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Which candidates are allowed, (N,) bool; NaN never is.
 
-        The tolerance is 1e-6 + 1e-5 * eps, the rounding of fp32 pixels; differences are taken in float64
+        Up to `tolerance`, 1e-6 + 1e-5 * eps; differences are taken in float64
         so that the check itself adds none. In L1 the roundings of all moved pixels add up, up to 2^-25 each in
         [0, 1], and need not cancel: a projection shortens every pixel's way by the same number.
         """
         x_adv, x = x_adv.double(), x.double()
-        tolerance = 1e-6 + 1e-5 * self.eps
+        tolerance = self.tolerance
         in_box = ((x_adv >= -tolerance) & (x_adv <= 1 + tolerance)).flatten(1).all(1)
         rounding = 2**-25 * (x_adv != x).flatten(1).sum(1) if self.norm == "L1" else 0
         return in_box & (self.size(x_adv - x) <= self.eps + tolerance + rounding)

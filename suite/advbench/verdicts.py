@@ -13,11 +13,12 @@ from advbench import find
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
-from advbench.evaluate import Verdicts, evaluate
+from advbench.evaluate import evaluate
 from advbench.parallel import ALONE, Group
 from advbench.plan import Job
 from advbench.prepare import Ready
 from advbench.record import write_bytes
+from advbench.scores import Verdicts
 from advbench.threat import Threat
 from advbench.train import Tell, Trained
 
@@ -46,7 +47,7 @@ def verdicts(
         model.load_state_dict(load(content))
         # Another build or device starts a block over rather than finish another one's.
         build = f"{ready.subsets.test.device.type}/{torch.__version__}/{version('pyautoattack')}"
-        key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
+        key = f"{digests[name]}/{job.evaluation_protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
         found[name] = evaluate(
             model,
             ready.subsets.test,

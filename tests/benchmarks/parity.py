@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from advbench import find
 from advbench.attacks.base import Attack
 from advbench.data.base import Examples
-from advbench.evaluate import Verdicts, evaluate
+from advbench.evaluate import evaluate
 from advbench.plan import run_folder
 from advbench.prepare import prepare
 from advbench.resolve import resolve
+from advbench.scores import Verdicts
 from advbench.task import Evaluation
 from advbench.threat import Threat
 
@@ -82,7 +83,9 @@ def load(asked: argparse.Namespace) -> Loaded:
     torch.set_num_threads(asked.threads)
     ready.model.load_state_dict(load_file(run_folder(asked.results, item.path) / "best.safetensors"))
     whole, n = ready.subsets.test, min(asked.examples, len(ready.subsets.test))
-    test = replace(whole, stored=whole.stored[:n], labels=whole.labels[:n], index=whole.index[:n])
+    # Of streamed images the places are cut, of resident ones the images themselves.
+    kept = {"stored": whole.stored[:n]} if whole.places is None else {"places": whole.places[:n]}
+    test = replace(whole, **kept, labels=whole.labels[:n], index=whole.index[:n])
     return Loaded(ready.model, test, Threat(item.job.threat.norm, float(item.job.threat.eps)), ready.classes)
 
 

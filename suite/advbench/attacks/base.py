@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from advbench.inference import Precision
+from advbench.judge import judge
 from advbench.seeds import BlockNoise
 from advbench.spec import Part
 from advbench.threat import Norm, Threat
@@ -17,14 +17,14 @@ from advbench.threat import Norm, Threat
 def fooled(model: nn.Module, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
     """Which of the points x (N, ...) are wrong by their logits (N, C), so that they may leave the attack, (N,) bool.
 
-    A model whose passes are rounded carries an exact one as `judge`: those that look fooled are asked again there.
-    Logits that are not finite are no success here; the ledger decides what they are.
+    A model whose passes are rounded carries an exact one as `judge`: those that look fooled are asked again there, and
+    so they are where the model has a detector, which must let them through. Logits that are not finite are no success
+    here; the ledger decides what they are.
     """
     wrong = (logits.argmax(1) != y) & logits.isfinite().all(1)
-    judge: Any = getattr(model, "judge", None)
-    if judge is not None and wrong.any():
-        with torch.no_grad():
-            wrong[wrong.clone()] = judge(x[wrong]).argmax(1) != y[wrong]
+    exact: Any = getattr(model, "judge", model)
+    if (exact is not model or hasattr(exact, "reject")) and wrong.any():
+        wrong[wrong.clone()] = judge(exact, x[wrong], y[wrong]).fooled
     return wrong
 
 
