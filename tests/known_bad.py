@@ -71,15 +71,7 @@ class _Killed(torch.autograd.Function):
         return torch.zeros_like(grads[0])
 
 
-def fine_stairs(x: Tensor) -> Tensor:
-    return torch.floor(x * 2**16) / 2**16
-
-
 # Quantised input: eight levels of grey.
-
-
-def eighths(x: Tensor) -> Tensor:
-    return torch.round(8 * x) / 8
 
 
 def palette(x: Tensor) -> Tensor:
@@ -97,10 +89,6 @@ def normalised_exponentials(z: Tensor) -> Tensor:
 
 
 # Noise: of torch's global stream, and of a stream of its own.
-
-
-def static(x: Tensor) -> Tensor:
-    return x + 0.1 * torch.randn_like(x)
 
 
 class Jitter(nn.Module):
@@ -130,14 +118,14 @@ def large_weights(inner: nn.Module) -> nn.Module:
 
 
 class Standardised(nn.Module):
-    """By the statistics of this very batch, then to about where the pixels were."""
+    """By hand, with the mean and the deviation of this very batch; then to about where the pixels were."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.norm, self.rest = nn.BatchNorm2d(1, affine=False, track_running_stats=False), inner
+        self.rest = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rest(0.3 + 0.37 * self.norm(x))
+        return self.rest(0.3 + 0.37 * (x - x.mean()) / (x.std() + 1e-3))
 
 
 class NeverInEval(nn.Module):
@@ -145,15 +133,17 @@ class NeverInEval(nn.Module):
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.trunk, self.head = inner, nn.BatchNorm1d(10)
+        self.norm, self.trunk = nn.BatchNorm2d(1), inner
+        nn.init.constant_(self.norm.weight, 0.37)
+        nn.init.constant_(self.norm.bias, 0.3)
 
     def train(self, mode: bool = True) -> NeverInEval:
         super().train(mode)
-        self.head.train()
+        self.norm.train()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(x))
+        return self.trunk(self.norm(x))
 
 
 # JPEG: through bytes, where no gradient follows.
@@ -217,11 +207,6 @@ class Counterstep(nn.Module):
 # Logits that are not finite.
 
 
-def odds(z: Tensor) -> Tensor:
-    """The logarithm of what is negative for every class but one."""
-    return (z.softmax(1) - 0.1).log()
-
-
 class Normalised(nn.Module):
     """Divides by the first pixel, which is black in most digits."""
 
@@ -277,11 +262,11 @@ KNOWN: dict[str, tuple[str, Build, Build]] = {
     "gradient killer": (
         "zero-gradient",
         lambda inner: Before(_Killed.apply, inner),
-        lambda inner: Before(fine_stairs, inner),
+        lambda inner: Before(lambda x: torch.floor(x * 2**16) / 2**16, inner),
     ),
     "quantised input": (
         "zero-gradient",
-        lambda inner: Before(eighths, inner),
+        lambda inner: Before(lambda x: torch.round(8 * x) / 8, inner),
         lambda inner: Before(palette, inner),
     ),
     "softmax output": (
@@ -289,12 +274,16 @@ KNOWN: dict[str, tuple[str, Build, Build]] = {
         lambda inner: nn.Sequential(inner, nn.Softmax(1)),
         lambda inner: After(inner, normalised_exponentials),
     ),
-    "random noise": ("stochastic", lambda inner: Before(static, inner), Jitter),
+    "random noise": ("stochastic", lambda inner: Before(lambda x: x + 0.1 * torch.randn_like(x), inner), Jitter),
     "temperature 1e-4": ("zero-gradient", lambda inner: After(inner, lambda z: z / 1e-4), large_weights),
     "batch norm in training mode": ("batch-dependent", Standardised, NeverInEval),
     "jpeg": ("zero-gradient", lambda inner: Before(lambda x: through_pillow(x.detach()), inner), OneLargeFile),
     "optimisation in the forward": ("optimises-in-forward", SurerFirst, Counterstep),
-    "non-finite logits": ("non-finite-logits", lambda inner: After(inner, odds), Normalised),
+    "non-finite logits": (
+        "non-finite-logits",
+        lambda inner: After(inner, lambda z: (z.softmax(1) - 0.1).log()),
+        Normalised,
+    ),
     "shattered gradient": (
         "black-box-beats-white-box",
         lambda inner: Before(ripple, inner),
