@@ -23,6 +23,8 @@ from torch.autograd import forward_ad
 
 from advbench.losses import cross_entropy, margin
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 ROUNDING = 1e-3
 """What rounding may do to a logit, as a share of the largest one. Summing float32 in another order moves it by 1e-6 a
 layer, and a convolution by Winograd's algorithm, which one batch gets and another does not, by up to 1e-4."""
@@ -76,11 +78,12 @@ def signs(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Signs:
     """
     with _untouched(model, x.device):
         joined = connected(model, x)
-        # A compiled model takes derivatives while it is compiled, so a pass that is watched is never the first one.
-        logits, saturated, flat = _slopes(joined, x, y)
-        again, optimises = _watched(lambda: joined(x.detach().requires_grad_()))
+        # A pass for each loss: a compiled model has its graph but once. And it takes derivatives while it is compiled,
+        # so what the first pass does counts for nothing.
+        logits, saturated, _ = _look(joined, x, y, cross_entropy)
+        again, flat, optimises = _look(joined, x, y, margin)
         with torch.no_grad():
-            same = [again.detach(), *(model(x) for _ in range(REPEATS - 2))]
+            same = [again, *(model(x) for _ in range(REPEATS - 2))]
             # In a pair with its copy: batch norm in training mode refuses a batch of one.
             alone = [model(torch.stack([image, image]))[:1] for image in x[:PAIRS]]
             groups = [model(x.flip(0)).flip(0), torch.cat(alone)]
@@ -138,39 +141,36 @@ def connected(model: Any, x: Tensor) -> Any:
     return Connected(model) if slopes[0] is None else model
 
 
-def _slopes(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, C); where the cross-entropy and where the margin has an input gradient of exactly zero, (N,) bool."""
+def _look(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor, bool]:
+    """Logits (N, C); where the loss has an input gradient of exactly zero, (N,); whether the model took derivatives."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
-        losses = cross_entropy(logits, y).sum(), margin(logits, y).sum()
-    zero = [
-        (torch.autograd.grad(loss, x, retain_graph=not last)[0] == 0).flatten(1).all(1)
-        for last, loss in enumerate(losses)
-    ]
-    return logits.detach(), zero[0], zero[1]
+        with _watching() as seen:
+            logits = model(x)
+        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x)
+    return logits.detach(), (gradient == 0).flatten(1).all(1), bool(seen)
 
 
-def _watched(run: Callable[[], Tensor]) -> tuple[Tensor, bool]:
-    """What `run` returns, and whether derivatives were taken meanwhile, in this thread or in one that it started.
+@contextmanager
+def _watching() -> Generator[list[str]]:
+    """Fills with what takes derivatives meanwhile, in this thread or in one that starts.
 
-    By the code that is called, not by its name: a model may well have a method `grad`.
+    Known by the code that is called, not by its name: a model may well have a method `grad`.
     """
-    seen = False
+    seen: list[str] = []
 
     def look(frame: FrameType, event: str, _: object) -> None:
-        nonlocal seen
-        seen = seen or (event == "call" and frame.f_code in AUTOGRAD)
+        if event == "call" and frame.f_code in AUTOGRAD:
+            seen.append(frame.f_code.co_name)
 
     before, before_in_threads = sys.getprofile(), threading.getprofile()
     sys.setprofile(look)
     threading.setprofile(look)
     try:
-        result = run()
+        yield seen
     finally:
         sys.setprofile(before)
         threading.setprofile(before_in_threads)  # pyright: ignore[reportArgumentType] (None takes it away)
-    return result, seen
 
 
 def _apart(logits: Tensor, others: list[Tensor]) -> tuple[float, float]:
