@@ -177,3 +177,22 @@ def test_a_linear_model_s_robust_accuracy_is_the_closed_form_at_every_radius(jud
     assert found.attacks == {"fgsm": exact[radii[2]], "pgd": exact[radii[2]]}
     assert found.alone == found.attacks
     assert list(found.curve.values()) == [exact[eps] for eps in radii]
+
+
+@pytest.mark.parametrize("norm", DUAL)
+def test_the_nearest_fooling_point_of_a_plane_is_found_however_far_it_is(judged, norm):
+    x = 0.4 + 0.2 * torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    model = Plane()
+    margin = ((x.double().flatten(1) - 0.5) @ model.weight.detach().double()).detach()
+    exact = margin.abs() / DUAL[norm](model.weight.detach().double())
+    test = Examples(x, (margin > 0).long(), torch.arange(40), 255)
+    radii = RADII[norm]
+
+    found = judged(model, test, [FGSM()], Threat(norm, radii[0]), curve=[str(eps) for eps in radii], distances=True)
+
+    # FAB oversteps by 5 %, and ten halvings leave a thousandth of that; fp32 logits decide which side a point is on.
+    assert (found.ledger.distance >= exact - 1e-5).all()
+    torch.testing.assert_close(found.ledger.distance, exact, rtol=1e-3, atol=1e-5)
+    assert found.scores.distance == pytest.approx(float(exact.median()), rel=1e-3, abs=1e-5)
+    # So the curve needs no attack any more to be exact.
+    assert list(found.scores.curve.values()) == [(exact > eps).double().mean().item() for eps in radii]

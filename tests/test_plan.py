@@ -64,6 +64,7 @@ EVALUATION: list[dict[str, Any]] = [
     {"evaluation": {"seed": 1}},
     {"evaluation": {"votes": 5}},
     {"evaluation": {"stop": False}},
+    {"evaluation": {"distances": True}},
     {"evaluation_protocol": 99},
 ]
 NOTHING: list[dict[str, Any]] = [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advbench.attacks.base import Attack
+from advbench.attacks.fab import FAB
 from advbench.attacks.pgd import PGD, ascend, input_gradient
 from advbench.inference import Engines
 from advbench.ledger import CLEAN, Ledger
@@ -17,12 +18,14 @@ from advbench.memory import Size
 from advbench.passes import Passes, counting
 from advbench.seeds import BlockNoise, derive
 from advbench.task import Evaluation
-from advbench.threat import Threat
+from advbench.threat import Threat, per_example
 
 Stage = tuple[str, Callable[[], None]]
 
 CURVE_STEPS = 20
 """PGD steps at each radius of the curve, and of the signs."""
+BISECTIONS = 10
+"""Halvings of the way between an example and its fooling point."""
 
 
 def whole_box(threat: Threat, pixels: int) -> Threat:
@@ -56,8 +59,11 @@ class Block:
         return stages
 
     def further_stages(self, rungs: Sequence[Attack], done: int) -> list[Stage]:
-        """The other rungs, before which the ladder has `done`, and the curve, which knows what they found."""
-        return [*self.rungs(rungs, done), *([("curve", self.curve)] if self.how.curve else [])]
+        """The other rungs, before which the ladder has `done`; then distances and the curve, which know their finds."""
+        stages = self.rungs(rungs, done)
+        if self.how.distances:
+            stages.append(("distances", self.distances))
+        return [*stages, ("curve", self.curve)] if self.how.curve else stages
 
     def rungs(self, rungs: Sequence[Attack], done: int) -> list[Stage]:
         """A stage for each of the `rungs`, the first of which has the number `done`."""
@@ -109,6 +115,25 @@ class Block:
         rows = sample[self.ledger.broken_by[sample] != CLEAN]
         broken = self.attack(PGD(steps=CURVE_STEPS, random_start=False), rows, threat, name)
         self.ledger.note_alone(name, rows, broken, everywhere=False)
+
+    def distances(self) -> None:
+        """How far the nearest fooling point of each correct example is at most: FAB, then bisection on the way home."""
+        ledger, whole = self.ledger, whole_box(self.threat, self.ledger.x[0].numel())
+        noise = derive(self.how.seed, "attack", "distances", self.number)
+
+        def attempt(rows: Tensor) -> None:
+            x, labels = ledger.x[rows], ledger.labels[rows]
+            with self.engines.counting("fp32", self.watch) as (model, counts):
+                found = FAB(nearest=True).run(model, x, labels, whole, BlockNoise(x.device, noise, len(ledger), rows))
+                ledger.judge(self.engines.model, whole, rows, found)
+                near, far = torch.zeros(len(rows), device=x.device), torch.ones(len(rows), device=x.device)
+                for _ in range(BISECTIONS):
+                    middle = (near + far) / 2
+                    fools = ledger.judge(self.engines.model, whole, rows, x.lerp(found, per_example(middle, x)))
+                    near, far = torch.where(fools, near, middle), torch.where(fools, middle, far)
+            ledger.spend(rows, sum(c.forward for c in counts), sum(c.backward for c in counts))
+
+        self.size.each(ledger.correct, attempt)
 
     def curve(self) -> None:
         """Which examples stand at each radius, from the smallest on: PGD from where the radius before ended.

@@ -93,6 +93,8 @@ class Evaluation(Spec):
     seed: int = Field(default=0, ge=0)
     votes: int | None = Field(default=None, ge=1, le=1000)
     """For models that draw random numbers: passes that vote on each answer, and more than half decide."""
+    distances: bool | None = None
+    """true: look for the nearest fooling point of every correct example, near or far (FAB, which takes its time)."""
     stop: bool | None = None
     """false: climb the whole ladder even where its cheap rungs show a masked gradient."""
 

@@ -211,7 +211,7 @@ def test_what_only_rounding_fooled_does_not_leave():
 
     left = (x_adv != x).flatten(1).any(1)
     assert torch.equal(left, fell(exact, x_adv, x, y, threat))
-    rounded.judge = None
+    rounded.judge = rounded
     trusting = attack.run(rounded, x, y, threat, noise(len(x)))
     assert 0 < left.sum() < (trusting != x).flatten(1).any(1).sum()
 
@@ -245,3 +245,21 @@ def test_no_trace_is_left_on_model_input_or_global_streams(digits_cnn, digits_te
 def test_bad_hyper_parameters_are_refused(bad):
     with pytest.raises(ValidationError):
         FAB(**bad)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_nearest_of_several_planes_is_found_to_the_end(norm):
+    model, x = Linear(5), uniform(60, 0.45, 0.55)
+    y = model(x).argmax(1)
+    exact = distances(model, x, y, norm).amin(1)
+    threat = Threat(norm, 10.0)
+
+    found = FAB(nearest=True).run(model.eval().requires_grad_(False), x, y, threat, noise(60))
+
+    away = threat.size(found - x)
+    assert (model(found).argmax(1) != y).all()
+    # It oversteps the plane by 5 %, then goes a tenth home and crosses it again, so it ends nearer than the overstep.
+    assert (away >= exact * (1 - 1e-9)).all()
+    assert (away <= exact * 1.05 * (1 + 1e-9)).all()
+    first = FAB().run(model, x, y, threat, noise(60))
+    assert (threat.size(first - x) >= away * (1 - 1e-9)).all()
