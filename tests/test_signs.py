@@ -116,6 +116,7 @@ def test_looking_changes_nothing(reader, digits_test):
     kept, stream = x.clone(), torch.get_rng_state()
 
     seen = signs(model, x, digits_test.labels[:16])
+    connected(model, x)
 
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())

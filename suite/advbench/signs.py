@@ -125,19 +125,19 @@ class Connected(nn.Module):
 def connected(model: Any, x: Tensor) -> Any:
     """`model` itself where its logits carry a gradient to the images x (N, ...), or else a `Connected` around it.
 
-    Asked once, so that a connected model is not touched. Raises what the model itself raises.
+    Asked once, so that a connected model is not touched; like `signs` it leaves no trace. Raises what the model raises.
     """
     x = x.detach().requires_grad_()
-    try:
-        with torch.enable_grad():
-            logits = model(x)
-    except RuntimeError as error:
-        if "numpy()" not in str(error):
-            raise
-        return Connected(model)
     slopes: Sequence[Tensor | None] = (None,)
-    if logits.requires_grad:
-        slopes = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+    with _untouched(model, x.device), torch.enable_grad():
+        try:
+            logits = model(x)
+        except RuntimeError as error:
+            if "numpy()" not in str(error):
+                raise
+            return Connected(model)
+        if logits.requires_grad:
+            slopes = torch.autograd.grad(logits.sum(), x, allow_unused=True)
     return Connected(model) if slopes[0] is None else model
 
 
