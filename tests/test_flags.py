@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from known_bad import KNOWN, another_reader
 from torch import Tensor, nn
 
 from advbench import flags
@@ -13,7 +19,12 @@ from advbench.attacks.autoattack import AutoAttackPart
 from advbench.attacks.base import Attack
 from advbench.attacks.fgsm import FGSM
 from advbench.attacks.pgd import PGD
+from advbench.data.base import DataSet, Examples
+from advbench.data.subsets import choose
 from advbench.record import Epoch, Flag
+from advbench.scores import Verdicts
+from advbench.signs import connected, signs
+from advbench.task import Data
 from advbench.threat import Threat
 
 EPS = 0.1
@@ -131,43 +142,154 @@ def test_what_a_constant_answer_is_worth_is_nothing_to_fall_from():
     ]
 
 
-class Quantised(nn.Module):
-    """Rounds its input to eighths: right as ever, and without a gradient anywhere."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(torch.round(8 * x) / 8)
+LINF = Threat("Linf", 0.15)
+CHEAP: list[Attack] = [FGSM(), PGD(steps=10)]
+LADDER: list[Attack] = [*CHEAP, AutoAttackPart(part="square", classes=10, queries=100)]
+LONGER: list[Attack] = [*CHEAP, AutoAttackPart(part="square", classes=10, queries=300)]
 
 
-@pytest.mark.parametrize("eps", [0.07, 0.15])
-def test_a_masked_gradient_is_told_and_an_honest_one_is_not(judged, digits_cnn, digits_test, eps):
-    ladder: list[Attack] = [FGSM(), PGD(steps=5), AutoAttackPart(part="square", classes=10, queries=30)]
-    masked = judged(Quantised(digits_cnn), digits_test, ladder, Threat("Linf", eps), curve=[], alone=0)
-    honest = judged(digits_cnn, digits_test, ladder, Threat("Linf", eps), curve=[], alone=0)
-
-    [flag] = flags.of_evaluation(masked)
-    assert flag.name == "zero-gradient"
-    assert flag.evidence["flat"] == flag.evidence["correct"] == len(masked.ledger.correct)
-    assert flag.evidence["broken"] == int(((masked.ledger.broken_by == 0) | (masked.ledger.broken_by == 1)).sum())
-    assert flag.evidence["attacks"] == ["fgsm", "pgd"]
-    # The mask hides what a query attack still finds.
-    assert masked.scores.attacks["square"] < masked.scores.attacks["pgd"] - 0.05
-    assert flags.of_evaluation(honest) == []
-    # Here and there a flat example is no mask.
-    masked.ledger.flat[masked.ledger.correct[: int(0.6 * len(masked.ledger.correct))]] = False
-    assert flags.of_evaluation(masked) == []
+@pytest.fixture(scope="module")
+def another(digits: DataSet) -> nn.Module:
+    return another_reader(choose(digits, Data(name="digits"), "cpu").train)
 
 
-def test_nothing_is_said_where_no_attack_follows_the_gradient_or_nothing_was_right(judged, digits_cnn, digits_test):
+@pytest.fixture
+def verdicts(judged, digits_test):
+    """A function: model, threat -> verdicts on 64 digits, with what the model shows of itself."""
+
+    def make(model: nn.Module, threat: Threat = LINF, ladder: Sequence[Attack] = LADDER) -> Verdicts:
+        few = Examples(digits_test.stored[:64], digits_test.labels[:64], digits_test.index[:64], digits_test.peak)
+        x, y = few.pixels(slice(0, 64)), few.labels
+        model.eval()
+        found = judged(connected(model, x), few, ladder, threat, curve=[])
+        return replace(found, signs=signs(model, x, y))
+
+    return make
+
+
+MORE = {
+    # What else a kind must raise, and may: a zero gradient fails at any radius, and where attacks fail Square does not.
+    "gradient killer": {"unbounded-attack-fails", "larger-eps-does-not-hurt", "black-box-beats-white-box"},
+    "quantised input": {"unbounded-attack-fails", "larger-eps-does-not-hurt", "black-box-beats-white-box"},
+    "jpeg": {"unbounded-attack-fails", "larger-eps-does-not-hurt", "black-box-beats-white-box"},
+    "temperature 1e-4": {"unbounded-attack-fails", "larger-eps-does-not-hurt", "black-box-beats-white-box"},
+}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["one", "other"])
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_known_bad_defense_raises_its_flag(kind, which, digits_cnn, another, verdicts):
+    flag, *builds = KNOWN[kind]
+    model = builds[which]((digits_cnn, another)[which].eval())
+
+    # Shattered gradients still break some, of which Square has to break more.
+    ladder = LONGER if kind == "shattered gradient" else LADDER
+    raised = names(flags.of_evaluation(verdicts(model, ladder=ladder)))
+
+    assert len(raised) == len(set(raised))
+    assert {flag} | MORE.get(kind, set()) <= set(raised)
+
+
+@pytest.mark.parametrize("threat", [Threat("Linf", 0.02), Threat("Linf", 0.15), Threat("L2", 0.6), Threat("L1", 2.0)])
+@pytest.mark.parametrize("which", [0, 1], ids=["cnn", "mlp"])
+def test_an_honest_model_raises_none(which, threat, digits_cnn, another, verdicts):
+    found = verdicts((digits_cnn, another)[which], threat)
+
+    assert flags.of_evaluation(found) == []
+    assert flags.masked(found) == ()
+
+
+def test_a_zero_gradient_says_where_it_is_lost(digits_cnn, another, verdicts):
+    said = {
+        kind: next(f for f in flags.of_evaluation(verdicts(KNOWN[kind][-1](digits_cnn), ladder=CHEAP)))
+        for kind in ("gradient killer", "temperature 1e-4", "jpeg")
+    }
+
+    assert {flag.name for flag in said.values()} == {"zero-gradient"}
+    assert "rounds or stops it" in said["gradient killer"].message
+    assert "so large that softmax" in said["temperature 1e-4"].message
+    assert "no gradient to the image" in said["jpeg"].message
+    evidence = said["temperature 1e-4"].evidence
+    assert evidence["flat"] > 0.9 * evidence["correct"]
+    assert (evidence["disconnected"], evidence["logits_flat"], evidence["attacks"]) == (False, 0, ["fgsm", "pgd"])
+
+
+def test_the_dear_rungs_are_spared_only_where_the_logits_have_no_slope(digits_cnn, verdicts):
+    def mask(kind: str) -> tuple[str, ...]:
+        return flags.masked(verdicts(KNOWN[kind][1](digits_cnn), ladder=CHEAP))
+
+    assert mask("gradient killer") == ("zero-gradient", "unbounded-attack-fails")
+    assert mask("temperature 1e-4") == ()
+    assert mask("shattered gradient") == ()
+
+
+def test_one_flat_example_in_twenty_is_no_mask(digits_cnn, verdicts):
+    found = verdicts(digits_cnn, ladder=LADDER[:1])
+    correct = found.ledger.correct
+    twentieth = int(0.05 * len(correct))
+
+    found.ledger.flat[correct[:twentieth]] = True
+    assert flags.of_evaluation(found) == []
+    found.ledger.flat[correct[: twentieth + 1]] = True
+    [flag] = flags.of_evaluation(found)
+    assert (flag.name, flag.evidence["flat"]) == ("zero-gradient", twentieth + 1)
+
+
+def test_noise_is_not_told_as_dependence_on_the_batch(digits_cnn, verdicts):
+    raised = names(flags.of_evaluation(verdicts(KNOWN["random noise"][1](digits_cnn), ladder=LADDER[:1])))
+
+    assert "stochastic" in raised
+    assert "batch-dependent" not in raised
+
+
+def test_a_margin_that_is_not_finite_is_told_wherever_it_is(digits_cnn, verdicts):
+    found = verdicts(digits_cnn, ladder=LADDER[:1])
+    found.ledger.margin[63] = torch.nan
+
+    [flag] = flags.of_evaluation(found)
+
+    assert flag.name == "non-finite-logits"
+    assert flag.message.startswith("1 of 64 clean examples")
+
+
+def test_nothing_is_said_where_no_attack_follows_the_gradient_or_nobody_looked(judged, digits_cnn, digits_test):
     square = AutoAttackPart(part="square", classes=10, queries=5)
-    alone = judged(Quantised(digits_cnn), digits_test, [square], Threat("Linf", 0.1), curve=[], alone=0)
-    assert flags.of_evaluation(alone) == []
+    quantised = KNOWN["quantised input"][1](digits_cnn)
 
-    digits_cnn[7].bias.data[0] = 1e6
-    digits_cnn[7].weight.data.zero_()
-    broken = judged(digits_cnn, digits_test, [FGSM()], Threat("Linf", 0.1), curve=[], alone=0)
-    broken.ledger.broken_by.fill_(-2)
-    assert flags.of_evaluation(broken) == []
+    found = judged(quantised, digits_test, [square], Threat("Linf", 0.1), curve=[], alone=0)
+
+    assert found.signs is None
+    assert flags.of_evaluation(found) == []
+
+
+def test_nothing_but_what_is_known_without_attacks_is_said_where_nothing_was_right(digits_cnn, verdicts):
+    wrong = nn.Sequential(digits_cnn, nn.Flatten(), Negative())
+
+    assert flags.of_evaluation(verdicts(wrong)) == []
+
+
+class Negative(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return -z
+
+
+def raised_in(path: Path) -> set[str]:
+    """Names of the flags that a file can raise."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    given = [
+        k.value for call in calls if getattr(call.func, "id", "") == "Flag" for k in call.keywords if k.arg == "name"
+    ]
+    return {ast.literal_eval(value) for value in given}
+
+
+def test_every_flag_has_its_section_and_every_section_its_flag(repo: Path):
+    package = Path(flags.__file__).parent
+    raised = set[str]().union(*(raised_in(path) for path in package.rglob("*.py")))
+    page = (repo / "docs" / "flags.md").read_text("utf-8")
+    sections = re.findall(r"^## (.+)$", page, re.MULTILINE)
+
+    assert sorted(sections) == sorted(raised)
+    assert {"dead", "zero-gradient", "pgd-gap"} <= raised
+    for name, text in zip(sections, re.split(r"^## .+$", page, flags=re.MULTILINE)[1:], strict=True):
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Seen", "Means", "Do", "Source"], name
+    assert set(re.findall(r"\(#([a-z-]+)\)", page)) <= raised

@@ -12,6 +12,7 @@ from torch import Tensor
 from advbench.attacks.base import Attack
 from advbench.ledger import CLEAN, STANDING, Ledger
 from advbench.record import Accuracy, Scores
+from advbench.signs import Signs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Verdicts:
     """By number format: what attacks looked for candidates with, as `inference.quick` calls it."""
     stopped: tuple[str, ...] = ()
     """Why the dear rungs were left out; the names of flags."""
+    signs: Signs | None = None
+    """What the model showed on the fixed sample before any attack; None where there is no sample."""
 
     @property
     def broken_by(self) -> list[str | None]:
