@@ -29,6 +29,7 @@ from advbench.parallel import ALONE, Group
 from advbench.passes import Passes
 from advbench.scores import Verdicts, join, scores
 from advbench.seeds import derive
+from advbench.signs import connected, signs
 from advbench.task import Evaluation
 from advbench.threat import Threat
 
@@ -36,6 +37,8 @@ Tell = Callable[[str, int, int, str], None]
 Doubt = Callable[[Verdicts], Sequence[str]]
 """From what the cheap rungs found, why the dear ones would prove nothing: names of flags, or none."""
 
+LOOK = 64
+"""Test images on which the model is looked at before any attack."""
 PROBE = 8
 """Test images on which a quick copy must be the model's function."""
 
@@ -115,10 +118,13 @@ def evaluate(
 
     with _frozen(model):
         probe = test.pixels(slice(0, PROBE))
-        engines = Engines(model, probe)
         with _stream(test.device, derive(how.seed, "model")):
             usable.logits(model, probe[:2], classes)
-            fits = fitting(model, probe, how.batch)
+            # A look before the attacks, of some hundred passes that no example pays for.
+            looked = signs(model, test.pixels(rows), test.labels[rows]) if len(rows := sample[:LOOK]) else None
+            joined = connected(model, probe)
+            fits = fitting(joined, probe, how.batch)
+        engines = Engines(joined, probe)
         size = Size(fits, lambda words: tell("evaluate", 0, len(starts), words))
 
         def verdicts(ledgers: Sequence[Ledger], stopped: Sequence[str] = ()) -> Verdicts:
@@ -126,7 +132,7 @@ def evaluate(
             names = tuple(rung.key for rung in rungs)
             gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
             found = scores(whole, attacks, classes)
-            return Verdicts(names, gradient, whole, found, engines.told(), tuple(stopped))
+            return Verdicts(names, gradient, whole, found, engines.told(), tuple(stopped), looked)
 
         ledgers = through(opened, lambda block: block.first_stages(cheap))
         if doubt and dear and how.stop is not False and (why := doubt(verdicts(ledgers))):

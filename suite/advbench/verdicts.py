@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from advbench import find
+from advbench import find, flags
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
@@ -87,7 +87,7 @@ def climb(
     build = f"{test.device.type}/{torch.__version__}/{version('pyautoattack')}"
     key = f"{weights}/{job.evaluation_protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    return evaluate(model, test, threat, attacks, how, classes, journal, key, tell, group)
+    return evaluate(model, test, threat, attacks, how, classes, journal, key, tell, group, flags.masked)
 
 
 def _content(weights: Weights) -> bytes:
