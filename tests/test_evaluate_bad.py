@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from advbench.attacks.base import Attack
 from advbench.attacks.fgsm import FGSM
 from advbench.attacks.pgd import PGD
 from advbench.data.base import Examples
+from advbench.seeds import BlockNoise
 from advbench.spec import BadInput
 from advbench.threat import Threat
 
@@ -183,7 +185,7 @@ class Never(FGSM):
 
     name = "never"
 
-    def run(self, *args: Any) -> Tensor:
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         raise AssertionError("an attack ran without an example")
 
 
@@ -225,10 +227,6 @@ def test_one_example_is_enough(judge, some, threat: Threat, ladder: str):
     assert set(found.scores.alone_n.values()) == {1}
 
 
-def changed(test: Examples, **changes: Tensor) -> Examples:
-    return Examples(**{"stored": test.stored, "labels": test.labels, "index": test.index, "peak": 255} | changes)
-
-
 def test_an_empty_test_set_is_refused(judge, some):
     with pytest.raises(BadInput, match="no test example"):
         judge(Plane(), some(Plane(), count=0), [FGSM()], BALLS[0])
@@ -239,14 +237,14 @@ def test_pixels_outside_0_to_1_are_refused(judge, some, factor: float, shift: fl
     """Without that they would stand against everything: no candidate lies in their ball and in the box."""
     test = some(Plane())
     with pytest.raises(BadInput, match=r"should lie in \[0, 1\]"):
-        judge(Plane(), changed(test, stored=test.pixels(slice(0, N)) * factor + shift), [FGSM()], BALLS[0])
+        judge(Plane(), replace(test, stored=test.pixels(slice(0, N)) * factor + shift), [FGSM()], BALLS[0])
 
 
 @pytest.mark.parametrize("label", [CLASSES, -1])
 def test_labels_out_of_range_are_refused(judge, some, label: int):
     test = some(Plane())
     with pytest.raises(BadInput, match=f"a label of {label}"):
-        judge(Plane(), changed(test, labels=torch.full((N,), label)), [FGSM()], BALLS[0])
+        judge(Plane(), replace(test, labels=torch.full((N,), label)), [FGSM()], BALLS[0])
 
 
 ANSWERS: dict[str, Any] = {
@@ -271,50 +269,3 @@ def test_a_model_that_does_not_answer_with_logits_is_refused_in_one_line(judge, 
     with pytest.raises(BadInput, match=r"the model") as error:
         judge(Odd(), some(Plane()), [FGSM()], BALLS[0])
     assert len(error.value.lines) == 1
-
-
-class Small(Plane):
-    """A device that has memory for few images at a time."""
-
-    most = 9
-    tried: ClassVar[list[int]] = []
-
-    def forward(self, x: Tensor) -> Any:
-        Small.tried.append(len(x))
-        if len(x) > self.most:
-            raise torch.OutOfMemoryError
-        return self.logits(x)
-
-
-@pytest.mark.parametrize("ladder", ["fgsm", "pgd", "autoattack-fast"])
-def test_memory_that_runs_out_makes_batches_smaller_once_and_for_all(judge, some, ladder: str):
-    test, news = some(Plane(), count=40), []
-    whole = judge(Plane(), test, LADDERS[ladder], BALLS[0])
-    Small.tried.clear()
-    found = judge(Small(), test, LADDERS[ladder], BALLS[0], batch=24, tell=lambda *said: news.append(said[3]))
-
-    said = [words for words in news if "memory" in words]
-    assert said == [f"out of device memory: going on with {n} examples at a time" for n in (12, 6)]
-    assert [n for n in Small.tried if n > 9] == [24, 12], "what did not fit is not tried again"
-    assert torch.equal(found.ledger.broken_by, whole.ledger.broken_by)
-    assert found.scores == whole.scores
-    # A batch that did not fit is no cost of an example's verdict.
-    assert found.ledger.forward.sum() == whole.ledger.forward.sum()
-
-
-def test_memory_for_fewer_images_than_a_quick_copy_is_tried_on_is_enough(judge, some):
-    class Tiny(Small):
-        most = 3
-
-    test = some(Plane(), count=10)
-    whole = judge(Plane(), test, LADDERS["autoattack-fast"], BALLS[0])
-    found = judge(Tiny(), test, LADDERS["autoattack-fast"], BALLS[0], batch=6)
-    assert torch.equal(found.ledger.broken_by, whole.ledger.broken_by)
-
-
-def test_a_block_that_does_not_fit_the_package_says_what_to_change(judge, some):
-    class Grows(Small):
-        most = 10
-
-    with pytest.raises(torch.OutOfMemoryError, match=r"12 examples, .* lower evaluation.block"):
-        judge(Grows(), some(Plane(), count=12), LADDERS["autoattack"], BALLS[0], batch=5)

@@ -1,0 +1,84 @@
+"""A device whose memory runs out: smaller batches, each size said once, and the same verdicts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench.attacks.autoattack import AutoAttack, AutoAttackPart
+from advbench.attacks.autoattack_fast import AutoAttackFast
+from advbench.attacks.base import Attack
+from advbench.attacks.fgsm import FGSM
+from advbench.attacks.pgd import PGD
+from advbench.data.base import Examples
+from advbench.threat import Threat
+
+LINF = Threat("Linf", 0.05)
+
+
+def parts(attack: Attack) -> list[Attack]:
+    """The rungs, with a small share of Square's budget."""
+    return [p.model_copy(update={"queries": 20}) if isinstance(p, AutoAttackPart) else p for p in attack.parts(10)]
+
+
+LADDERS = {"fgsm": [FGSM()], "pgd": [PGD(steps=5)], "autoattack-fast": parts(AutoAttackFast())}
+
+
+class Small(nn.Module):
+    """A device that has memory for `most` images at a time."""
+
+    tried: ClassVar[list[int]] = []
+
+    def __init__(self, inner: nn.Module, most: int) -> None:
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        Small.tried.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError
+        return self.inner(x)
+
+
+@pytest.fixture
+def few(digits_test: Examples) -> Examples:
+    return Examples(digits_test.stored[:40], digits_test.labels[:40], digits_test.index[:40], digits_test.peak)
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_batches_shrink_for_good_and_verdicts_stay(judged, digits_cnn: nn.Module, few: Examples, ladder: str):
+    whole = judged(digits_cnn, few, LADDERS[ladder], LINF, curve=[])
+    Small.tried.clear()
+    news: list[str] = []
+    small = Small(digits_cnn, 13)
+    found = judged(small, few, LADDERS[ladder], LINF, curve=[], batch=40, tell=lambda *said: news.append(said[3]))
+
+    said = [words for words in news if "memory" in words]
+    # An example may bring several images, one for each target or start, so that batches may go on shrinking.
+    sizes = [20, 10, 5, 3, 2, 1][: len(said)]
+    assert said == [f"out of device memory: going on with {size} examples at a time" for size in sizes]
+    assert len(sizes) == 2 or ladder == "autoattack-fast"
+    assert len([n for n in Small.tried if n > 13]) == len(said), "what did not fit is not tried again"
+    assert 0 < found.scores.robust.accuracy < found.scores.clean.accuracy
+    assert torch.equal(found.ledger.broken_by, whole.ledger.broken_by)
+    assert found.scores == whole.scores
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=torch.OutOfMemoryError,
+    reason="a quick copy is tried on eight images, and an example's nine targets go forward together",
+)
+def test_memory_for_fewer_images_than_an_attack_takes_for_one_example_is_enough(judged, digits_cnn, few):
+    judged(Small(digits_cnn, 3), few, LADDERS["autoattack-fast"], LINF, curve=[], batch=3)
+
+
+def test_a_block_that_the_package_cannot_hold_says_what_to_change(judged, digits_cnn: nn.Module, few: Examples):
+    small = Small(digits_cnn, 20)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"examples, which this attack takes in one batch; lower evaluation"
+    ):
+        judged(small, few, parts(AutoAttack()), LINF, curve=[], batch=20)
