@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from advbench import surrogate
 from advbench.attacks.base import Attack
 from advbench.data.base import DataSet, Missing, Source
 from advbench.data.subsets import Subsets, choose
@@ -66,6 +67,7 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         data = task.data
         models = [_model(one) for _, one in tasks]
         watched = [*files, *data_files(data, root), *(file for model in models for file in weight_files(model, root))]
+        watched += [file for attack in _attacks(task) for file in surrogate.files(attack, root)]
         key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
         if key not in loaded:
             loaded[key] = read_data(data, root)
@@ -84,6 +86,10 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
 
 def _model(task: Task) -> Model:
     return named(Model, {"name": task.model.name, **task.model.fields})
+
+
+def _attacks(task: Task) -> list[Attack]:
+    return [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
 
 
 def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
@@ -107,7 +113,7 @@ def _part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
         build(part(Model, entry.name), entry.fields)
 
     def attack(entry: Entry) -> None:
-        build(part(Attack, entry.name), entry.fields)
+        surrogate.check(build(part(Attack, entry.name), entry.fields))
 
     def one_defense(entry: Defended) -> None:
         made = defense(defense_file(entry, base))
@@ -157,7 +163,7 @@ class _Items:
     def of(self, name: str, task: Task) -> list[Item]:
         """The lines of one task."""
         model = self._started(task)
-        attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+        attacks = self._ladder(task)
         # Journals and records know stages by name, and the first stage is the untouched example.
         rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(self.dataset.classes))]
         if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
@@ -168,7 +174,7 @@ class _Items:
             made = build(kind, entry.fields)
             training, deviations = _training(task.training, entry.training, _where(number, entry))
             _shared(made, training, task.data, _where(number, entry))
-            norms = [(made.name, made.norms), *((f"the attack '{a.name}'", a.norms) for a in attacks)]
+            norms = [(made.name, made.norms), *((f"the attack '{a.name}'", surrogate.norms(a)) for a in attacks)]
             unfit = [f"{who} is not defined for {task.threat.norm}" for who, n in norms if task.threat.norm not in n]
             first = Job(
                 task=name,
@@ -210,6 +216,16 @@ class _Items:
             probe(model, self.dataset.shape, self.dataset.classes, self.root)
             self.models[key] = model
         return self.models[key]
+
+    def _ladder(self, task: Task) -> list[Attack]:
+        """The attacks of a task, with what else they need. Raises Missing or BadInput."""
+        found: list[Attack] = []
+        for number, attack in enumerate(_attacks(task)):
+            try:
+                found.append(surrogate.settled(attack, self.root, self.dataset.shape, self.dataset.classes))
+            except BadInput as error:
+                raise BadInput(*(f"evaluation.attacks[{number}]: {line}" for line in error.lines)) from None
+        return found
 
     def _price(self, job: Job, made: Defense, model: Model, attacks: list[Attack]) -> dict[str, Any]:
         how = (job.training, job.evaluation, made, attacks, self.subsets, self.dataset.classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from advbench import find
+from advbench import find, surrogate
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
@@ -31,7 +31,11 @@ def verdicts(
     the blocks; only the first one has `trained` and touches the folder.
     """
     how, model = job.evaluation, ready.model
-    attacks = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+    test = ready.subsets.test
+    _, channels, height, width = test.pixels(slice(0, 1)).shape
+    where = (ready.root, (channels, height, width), ready.classes, test.device)
+    named = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+    attacks = [surrogate.prepared(attack, *where) for attack in named]
     threat = Threat(job.threat.norm, float(job.threat.eps))
     weights = {"best": trained.best, "last": trained.last}
     contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
@@ -45,11 +49,11 @@ def verdicts(
         ladder = attacks if full else [PGD(steps=20, label="pgd-20")]
         model.load_state_dict(load(content))
         # Another build or device starts a block over rather than finish another one's.
-        build = f"{ready.subsets.test.device.type}/{torch.__version__}/{version('pyautoattack')}"
+        build = f"{test.device.type}/{torch.__version__}/{version('pyautoattack')}"
         key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
         found[name] = evaluate(
             model,
-            ready.subsets.test,
+            test,
             threat,
             ladder,
             how if full else how.model_copy(update={"curve": (), "alone": 0}),
