@@ -36,7 +36,8 @@ def schema() -> Schema:
     defenses = [find.defense(file) for file in files if file.stem not in find.NO_PARTS]
     defended = _defended(defs)
     defs["model"] = {"anyOf": [_branch(kind, defs) for kind in models]}
-    defs["attack"] = {"anyOf": [_names(attacks), *(_branch(kind, defs) for kind in attacks)]}
+    bare = [kind for kind in attacks if not any(field.is_required() for field in kind.model_fields.values())]
+    defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks)]}
     defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
 
     properties = made["properties"]
@@ -98,9 +99,9 @@ def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = Non
     _explain(made, kind)
     for name, field in made.get("properties", {}).items():
         if table := field.pop("table", None):
-            # A table inside the table, or a bare name for one that holds nothing else.
+            # A table inside the table.
             kept = {key: value for key, value in field.items() if key in ("default", "description")}
-            made["properties"][name] = kept | {"anyOf": [{"type": "string"}, _ref(table)]}
+            made["properties"][name] = kept | _ref(table)
     return {
         "type": "object",
         "description": inspect.cleandoc(kind.__doc__ or ""),

@@ -36,6 +36,7 @@ def verdicts(
     where = (ready.root, (channels, height, width), ready.classes, test.device)
     named = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
     attacks = [surrogate.prepared(attack, *where) for attack in named]
+    packages = ["pyautoattack", *sorted({a.name.partition(":")[0] for a in named if find.is_family(type(a))})]
     threat = Threat(job.threat.norm, float(job.threat.eps))
     weights = {"best": trained.best, "last": trained.last}
     contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
@@ -49,7 +50,7 @@ def verdicts(
         ladder = attacks if full else [PGD(steps=20, label="pgd-20")]
         model.load_state_dict(load(content))
         # Another build or device starts a block over rather than finish another one's.
-        build = f"{test.device.type}/{torch.__version__}/{version('pyautoattack')}"
+        build = f"{test.device.type}/{torch.__version__}/{'/'.join(map(version, packages))}"
         key = f"{digests[name]}/{job.protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
         found[name] = evaluate(
             model,

@@ -261,7 +261,8 @@ def test_a_falling_step_size_adds_up_to_what_its_formula_says(norm, steps):
     x, threat, model = middle((4, 12), torch.float64), Threat(norm, 0.3), Linear(2, 12, torch.float64)
     y = torch.zeros(4, dtype=torch.int64)
     size = 0.2 / steps
-    for schedule, total in (("constant", steps), ("linear", (steps + 1) / 2), ("cosine", (steps + 1) / 2)):
+    sums: dict[Schedule, float] = {"constant": steps, "linear": (steps + 1) / 2, "cosine": (steps + 1) / 2}
+    for schedule, total in sums.items():
         found = ascend(model, x, y, threat, start=x, steps=steps, step_size=size, schedule=schedule)
         torch.testing.assert_close(threat.size(found - x), torch.full((4,), total * size).double())
 

@@ -38,7 +38,7 @@ LADDER = {
 def exact(model: torch.nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """Which examples a linear model gets right everywhere in ball and box, (N,): class by class in closed form."""
     model = model.double()
-    weight = model.get_submodule("1").weight
+    weight = model.get_parameter("1.weight")
     stands = model(x).argmax(1) == y
     for other in range(len(weight)):
         farthest = threat.farthest(x, (weight[other] - weight[y]).view_as(x))
@@ -68,6 +68,7 @@ def test_a_task_file_names_them_and_together_they_find_what_there_is(tmp_path: P
     model.load_state_dict(load_file(run_folder(tmp_path / "results", "t/standard-s0") / "best.safetensors"))
     with torch.no_grad():
         truth = float(exact(model, x, y, Threat(norm, float(item.job.threat.eps))).double().mean())
+    assert record.scores.robust is not None
     assert 0.1 < truth < record.scores.clean.accuracy - 0.1
     assert record.scores.robust.accuracy == pytest.approx(truth, abs=1e-9)
 

@@ -1,6 +1,6 @@
 """Does SST see through a masked gradient? And does it ask for nothing that it may not have?
 
-The numbers of five seeds are printed by tests/benchmarks/sst.py; here is one seed of a shorter training.
+The numbers of five seeds are printed by tests/benchmarks/sst.py; here is one seed of a shorter training with longer steps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_it_breaks_a_target_without_a_gradient_and_the_noise_is_why(masked, digi
         assert threat.contains(found, x).all()
         return float((masked(found).argmax(1) == y).float().mean())
 
-    short = SST(epochs=50, width=16)
+    short = SST(epochs=30, width=16, lr=4e-3)
     white, distilled, sst = (accuracy(attack) for attack in (PGD(), short.model_copy(update={"noise": 0}), short))
     assert white - sst >= 0.4
     assert distilled - sst >= 0.03

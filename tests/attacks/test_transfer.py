@@ -7,7 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from advbench import find
 from advbench.attacks.autoattack import AutoAttackPart
+from advbench.attacks.base import Attack
 from advbench.attacks.mi_fgsm import MIFGSM
 from advbench.attacks.pgd import PGD
 from advbench.attacks.transfer import Transfer
@@ -74,6 +76,17 @@ def test_a_larger_ball_breaks_no_less(judged, digits_cnn, digits_test):
     accuracies = [score.accuracy for score in scores]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[0] > accuracies[-1]
+
+
+def test_attacks_of_other_libraries_can_look_for_what_transfers(judged, digits_cnn, digits_test):
+    pytest.importorskip("torchattacks", reason='pip install "advbench[torchattacks]"')
+    inner = find.named(Attack, {"name": "torchattacks:DIFGSM", "options": {"alpha": 0.02}})
+    few = Examples(digits_test.stored[:30], digits_test.labels[:30], digits_test.index[:30], digits_test.peak)
+    attack = BARE.on(digits_cnn.eval().requires_grad_(False), inner)
+    found = judged(Masked(digits_cnn), few, [attack], Threat("Linf", 0.15), curve=[], alone=0, batch=7)
+
+    assert attack.whole_block
+    assert found.scores.robust.accuracy < found.scores.clean.accuracy
 
 
 def test_it_takes_its_examples_as_its_attack_takes_them(digits_cnn):
