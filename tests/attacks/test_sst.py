@@ -1,6 +1,7 @@
 """Does SST see through a masked gradient? And does it ask for nothing that it may not have?
 
-The numbers of five seeds are printed by tests/benchmarks/sst.py; here is one seed of a shorter training with longer steps.
+The numbers of five seeds are printed by tests/benchmarks/sst.py; here is one seed, trained for less long and
+in longer steps.
 """
 
 from __future__ import annotations
