@@ -71,7 +71,6 @@ def test_a_job_is_named_by_the_weights_and_by_all_that_the_attack_does(tmp_path:
             "steps": 20,
             "step_size": 0.25,
             "random_start": True,
-            "schedule": None,
         },
     }
     write(tmp_path, seed=1)

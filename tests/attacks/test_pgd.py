@@ -285,6 +285,7 @@ def test_a_falling_step_size_ends_nearer_to_a_peak_than_the_constant_one(norm, s
 
 
 def test_no_schedule_says_nothing_so_that_jobs_keep_their_ids():
-    assert PGD().schedule is None
+    assert PGD().plain() == {"label": None, "restarts": 1, "steps": 20, "step_size": 0.25, "random_start": True}
+    assert PGD(schedule="linear").plain()["schedule"] == "linear"
     with pytest.raises(ValidationError):
         PGD.model_validate({"schedule": "cosin"})
