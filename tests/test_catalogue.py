@@ -30,6 +30,8 @@ def test_a_library_is_one_line_that_shows_its_prefix():
     names = [row["name"] for row in catalogue.rows("models")]
 
     assert [name for name in names if ":" in name] == ["timm:NAME", "torchvision:NAME"]
+    attacks = [row["name"] for row in catalogue.rows("attacks")]
+    assert [name for name in attacks if ":" in name] == ["foolbox:NAME", "torchattacks:NAME"]
 
 
 def test_tasks_of_all_suites_are_listed_with_their_paths():

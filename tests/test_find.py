@@ -49,7 +49,7 @@ def test_a_name_is_its_file(kind, name, expected):
         (Model, "digits_cnn", "no model 'digits_cnn'; did you mean 'digits-cnn'?"),
         (Source, "digit", "no data set 'digit'; did you mean 'digits'?"),
         # What else lies in those folders is no part.
-        (Attack, "base", f"no attack 'base'; known: {', '.join(find.names(find.PACKAGE / 'attacks'))}"),
+        (Attack, "library", f"no attack 'library'; known: {', '.join(find.names(find.PACKAGE / 'attacks'))}"),
         (Source, "subsets", f"no data set 'subsets'; known: {', '.join(find.names(find.PACKAGE / 'data'))}"),
     ],
 )

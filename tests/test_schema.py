@@ -16,6 +16,9 @@ from advbench.task import Task, shipped
 
 STARTER = tomllib.loads((shipped("tasks") / "digits-linf.toml").read_text(encoding="utf-8"))
 
+SURROGATE = {"name": "mlp", "pretrained": "w.safetensors", "extra_data": "none"}
+TRANSFER: dict[str, Any] = {"name": "transfer", "surrogate": SURROGATE, "attack": "mi-fgsm"}
+
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
@@ -58,6 +61,10 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("training", augment="crop-flip"),
         changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
         changed("resources", threads=2),
+        changed(
+            "evaluation", attacks=["mi-fgsm", "torchattacks:PGD", {"name": "foolbox:LinfPGD", "options": {"steps": 3}}]
+        ),
+        changed("evaluation", attacks=[TRANSFER, TRANSFER | {"attack": {"name": "pgd", "steps": 3}}]),
         {**STARTER, "model": {"name": "torchvision:resnet18", "pretrained": "w.safetensors", "extra_data": "none"}},
         {**STARTER, "model": ["timm:vit_tiny_patch16_224", {"name": "timm:resnet18", "stem": "original"}]},
         changed("training", augment=["crop-flip", {"name": "randaugment", "magnitude": 5}], average=0.99),
@@ -96,6 +103,12 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("evaluation", attacks=["fsgm"]),
         changed("evaluation", attacks=[{"name": "pgd", "step": 3}]),
         changed("evaluation", attacks=[]),
+        changed("evaluation", attacks=["transfer"]),
+        changed("evaluation", attacks=["torchattacks"]),
+        changed("evaluation", attacks=[{"name": "transfer", "attack": "pgd"}]),
+        changed("evaluation", attacks=[TRANSFER | {"surrogate": {"name": "mpl"}}]),
+        changed("evaluation", attacks=[TRANSFER | {"attack": {"name": "pgd", "step": 3}}]),
+        changed("evaluation", attacks=[{"name": "pgd", "schedule": "cosin"}]),
         {**STARTER, "defense": []},
         {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 0}]},

@@ -126,7 +126,7 @@ def _ready(asked: Asked, path: Path, only: str | None, label: str | None, exampl
     except Missing as missing:
         raise BadInput(f"{path}: {missing}") from None
     try:
-        evaluation, attacks = evaluated(task, dataset.classes)
+        evaluation, attacks = evaluated(task, where.root, dataset)
         test = choose(dataset, task.data, device).test
     except BadInput as error:
         raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
@@ -198,7 +198,7 @@ def _judged(ready: _Ready, where: Where, console: Console) -> Record:
         def tell(stage: str, done: int, total: int, words: str) -> None:
             show(Event(item, stage, done, total, words, time.monotonic() - started))
 
-        judged = _attacked(ready, run_folder(where.results, job.path) / "journal" / job.id, tell)
+        judged = _attacked(ready, where.root, run_folder(where.results, job.path) / "journal" / job.id, tell)
         robust = judged.scores.robust
         words = f"clean {judged.scores.clean.accuracy:.1%}" + (f", robust {robust.accuracy:.1%}" if robust else "")
         show(Event(item, "ok", words=words, seconds=time.monotonic() - started))
@@ -228,10 +228,11 @@ def _judged(ready: _Ready, where: Where, console: Console) -> Record:
     return save(record, record_folder(where.results, job.path), beside)
 
 
-def _attacked(ready: _Ready, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
-    job, how = ready.job, ready.job.evaluation
+def _attacked(ready: _Ready, root: Path, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
+    job, how, test = ready.job, ready.job.evaluation, ready.test
     try:
-        return climb(job, ready.model.network, job.id, ready.test, ladder(how), how, ready.classes, journal, tell)
+        attacks = ladder(how, root, test, ready.classes)
+        return climb(job, ready.model.network, job.id, test, attacks, how, ready.classes, journal, tell)
     except BadInput:
         raise
     except Exception as error:  # a stranger's network may raise at any batch

@@ -23,21 +23,26 @@ def rows(kind: str) -> list[dict[str, Any]]:
     from advbench.attacks.base import Attack
     from advbench.data.base import Source
     from advbench.models.base import Model
-    from advbench.models.library import Library
 
     match kind:
         case "defenses":
             return [_defense(name) for name in find.names(task.shipped("baselines"))]
         case "attacks":
             made = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
-            return [{"name": a.name, "about": _about(a), "paper": a.paper, "norms": list(a.norms)} for a in made]
+            return [{"name": _name(a), "about": _about(a), "paper": a.paper, "norms": list(a.norms)} for a in made]
         case "datasets":
             sources = [find.part(Source, name) for name in find.names(find.PACKAGE / "data")]
             return [{"name": s.name, "about": s.about} for s in sources]
         case _:
             models = [find.part(Model, name) for name in find.names(find.PACKAGE / "models")]
-            # A library is one line that says how to name what is in it.
-            return [{"name": f"{m.name}:NAME" if issubclass(m, Library) else m.name, "about": m.about} for m in models]
+            return [{"name": _name(m), "about": m.about} for m in models]
+
+
+def _name(part: type[Part]) -> str:
+    """A library is one line that says how to name what is in it."""
+    from advbench import find
+
+    return f"{part.name}:NAME" if find.is_family(part) else part.name
 
 
 def _about(part: type[Part]) -> str:

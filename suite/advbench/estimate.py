@@ -22,8 +22,9 @@ from advbench.task import Evaluation
 AUTOATTACK_PAIRS = 10_600 / 2
 """Forward-and-backward pairs that an example standing to the end costs: 202 + 1,827 + 3,600 + 5,000 forward
 equivalents for its four parts, by their published iteration counts."""
-SPEED = {"autoattack-fast": 0.5}
-"""Share of that time which an ensemble needs that lets fooled examples go and asks nothing twice (0.35 on digits)."""
+SPEED = {"autoattack-fast": 0.5, "autoattack-rand": 2 * 101 * 20 / AUTOATTACK_PAIRS}
+"""Share of that time which another ensemble needs: one that lets fooled examples go and asks nothing twice (0.35 on
+digits), and one of two parts with 20 passes a step."""
 STANDING = {True: 0.6, False: 0.1}
 """Share of the examples that meets most of AutoAttack, for an adversarial defense and for another one."""
 
@@ -83,7 +84,8 @@ def _bouts(
                 (AUTOATTACK_PAIRS * SPEED.get(attack.name, 1), test * STANDING[defense.adversarial], evaluation.block)
             )
         else:
-            ladder.append((attack.restarts * float(getattr(attack, "steps", 1)), test, evaluation.batch))
+            pairs = attack.restarts * float(getattr(attack, "steps", 1)) * (getattr(attack, "eot", None) or 1)
+            ladder.append((pairs, test, evaluation.batch))
     ladder.append((20 * (len(evaluation.curve) + 1), test, evaluation.batch))
     return (
         (epochs * (forward + 2 * backward) / 3, len(subsets.train), training.batch),

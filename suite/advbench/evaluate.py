@@ -69,7 +69,7 @@ def evaluate(
     dear = rungs[len(cheap) :]
     sample = torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().long().unique()
     ladder = [(r.key, type(r).__name__, r.plain()) for r in rungs]
-    kept = {name: value for name, value in how.plain().items() if name not in ("batch", "stop")}
+    kept = {name: value for name, value in how.plain().items() if name not in ("batch", "stop", "corruptions")}
     key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
     starts = range(0, len(test), how.block)
 
@@ -116,7 +116,7 @@ def evaluate(
             done += heard
         return done
 
-    with _frozen(model):
+    with frozen(model):
         probe = test.pixels(slice(0, PROBE))
         with _stream(test.device, derive(how.seed, "model")):
             usable.logits(model, probe[:2], classes)
@@ -142,8 +142,8 @@ def evaluate(
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Generator[None]:
-    """Eval mode, no parameter gradients; as it was before on the way out."""
+def frozen(model: nn.Module) -> Generator[None]:
+    """Inside, eval mode and no parameter gradients; as it was before on the way out."""
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
     model.eval()

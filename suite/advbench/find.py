@@ -22,11 +22,12 @@ from pydantic import ValidationError
 
 import advbench
 from advbench.attacks.base import Attack
+from advbench.attacks.library import Library as AttackLibrary
 from advbench.data import pool
 from advbench.data.base import DataSet, Source
 from advbench.defense import Defense
 from advbench.models.base import Model
-from advbench.models.library import Library
+from advbench.models.library import Library as ModelLibrary
 from advbench.plan import Job
 from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
 from advbench.task import Data, Defended, shipped
@@ -59,7 +60,8 @@ def names(folder: Path) -> list[str]:
 def part(kind: type[P], name: str) -> type[P]:
     """The attack, model or data source called `name`. Raises BadInput with the nearest known name.
 
-    `torchvision:resnet50` is a model of the family `torchvision`, which stands for all of that library's.
+    `torchvision:resnet50` is a model of the family `torchvision`, which stands for all of that library's; so is
+    `torchattacks:DIFGSM` an attack.
     """
     folder = {Attack: "attacks", Model: "models", Source: "data"}[kind]  # type: ignore[index]
     known = names(PACKAGE / folder)
@@ -70,9 +72,14 @@ def part(kind: type[P], name: str) -> type[P]:
         found = next(c for c in _classes(inside, kind) if getattr(c, "name", None) == family)
         if not colon:
             return found
-        if issubclass(found, Library):
+        if issubclass(found, (ModelLibrary, AttackLibrary)):
             return found.chosen(member)
     raise BadInput(f"no {word} '{name}'{did_you_mean(name, known)}")
+
+
+def is_family(kind: type[Part]) -> bool:
+    """Whether it stands for all that a library has, each named `family:member`."""
+    return issubclass(kind, (ModelLibrary, AttackLibrary))
 
 
 def _classes(inside: ModuleType, kind: type[P]) -> list[type[P]]:

@@ -30,6 +30,8 @@ class Ready:
     began: dict[str, Any]
     """What the record should say of the network's first weights."""
     defense: Defense
+    root: Path
+    """Where the data lie, and weights that an attack needs."""
 
 
 def prepare(item: Item, root: Path, device: torch.device) -> Ready:
@@ -43,7 +45,7 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))
     network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
-    return Ready(subsets, dataset.classes, network.to(device), began, find.job_defense(job, item.base))
+    return Ready(subsets, dataset.classes, network.to(device), began, find.job_defense(job, item.base), root)
 
 
 def set_up(threads: int, device: torch.device) -> None:

@@ -64,6 +64,8 @@ class Scores(Spec):
     """On how many examples each of those was measured."""
     curve: dict[str, float] = {}
     """What stands at other radii: neither a rung nor PGD-20 from the radius before broke it there."""
+    corruptions: dict[str, dict[str, float]] = {}
+    """Accuracy by common corruption and severity; no part of robust accuracy."""
     distance: float | None = None
     """At most the median distance of a correct example to the nearest point that fools the model, in the threat's norm;
     None where for half of them no such point is known."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from advbench import severities, surrogate
 from advbench.attacks.base import Attack
 from advbench.data.base import DataSet, Missing, Source
 from advbench.data.subsets import Subsets, choose
@@ -66,6 +67,7 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         data = task.data
         models = [_model(one) for _, one in tasks]
         watched = [*files, *data_files(data, root), *(file for model in models for file in weight_files(model, root))]
+        watched += [file for attack in _attacks(task) for file in surrogate.files(attack, root)]
         key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
         if key not in loaded:
             loaded[key] = read_data(data, root)
@@ -84,6 +86,10 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
 
 def _model(task: Task) -> Model:
     return named(Model, {"name": task.model.name, **task.model.fields})
+
+
+def _attacks(task: Task) -> list[Attack]:
+    return [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
 
 
 def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
@@ -107,7 +113,7 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
         build(part(Model, entry.name), entry.fields)
 
     def attack(entry: Entry) -> None:
-        build(part(Attack, entry.name), entry.fields)
+        surrogate.check(build(part(Attack, entry.name), entry.fields))
 
     def one_defense(entry: Defended) -> None:
         made = defense(defense_file(entry, base))
@@ -132,20 +138,27 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def evaluated(task: Task, classes: int) -> tuple[Evaluation, list[Attack]]:
-    """The task's evaluation with every field of its attacks filled in, and those attacks. Raises BadInput."""
-    attacks = [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+def evaluated(task: Task, root: Path, dataset: DataSet) -> tuple[Evaluation, list[Attack]]:
+    """The task's evaluation with every field of its attacks filled in, and those attacks. Raises Missing or BadInput."""
+    attacks: list[Attack] = []
+    for number, attack in enumerate(_attacks(task)):
+        try:
+            attacks.append(surrogate.settled(attack, root, dataset.shape, dataset.classes))
+        except BadInput as error:
+            raise BadInput(*(f"evaluation.attacks[{number}]: {line}" for line in error.lines)) from None
     # Journals and records know stages by name, and the first stage is the untouched example.
-    rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(classes))]
+    rungs = ["clean", *(rung.key for attack in attacks for rung in attack.parts(dataset.classes))]
     if twice := sorted({rung for rung in rungs if rungs.count(rung) > 1}):
         raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
+    if task.evaluation.corruptions:
+        severities.fitting(task.evaluation.corruptions, min(dataset.shape[1:]))
     return validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]}), attacks
 
 
 def undefined(task: Task, attacks: Sequence[Attack], made: Defense | None = None) -> list[str]:
     """Who of the attacks and the defense is not defined for the task's norm."""
     norms = [(made.name, made.norms)] if made else []
-    norms += [(f"the attack '{attack.name}'", attack.norms) for attack in attacks]
+    norms += [(f"the attack '{attack.name}'", surrogate.norms(attack)) for attack in attacks]
     return [f"{who} is not defined for {task.threat.norm}" for who, known in norms if task.threat.norm not in known]
 
 
@@ -174,7 +187,7 @@ class _Items:
     def of(self, name: str, task: Task) -> list[Item]:
         """The lines of one task."""
         model = self._started(task)
-        evaluation, attacks = evaluated(task, self.dataset.classes)
+        evaluation, attacks = evaluated(task, self.root, self.dataset)
         items: list[Item] = []
         for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
             made = build(kind, entry.fields)

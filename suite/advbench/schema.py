@@ -17,7 +17,6 @@ from typing import Any
 from advbench import find, recipe, sweeps, task
 from advbench.attacks.base import Attack
 from advbench.models.base import Model
-from advbench.models.library import Library
 from advbench.spec import Part, Spec
 
 Schema = dict[str, Any]
@@ -37,7 +36,8 @@ def schema() -> Schema:
     defenses = [find.defense(file) for file in files if file.stem not in find.NO_PARTS]
     defended = _defended(defs)
     defs["model"] = {"anyOf": [_branch(kind, defs) for kind in models]}
-    defs["attack"] = {"anyOf": [_names(attacks), *(_branch(kind, defs) for kind in attacks)]}
+    bare = [kind for kind in attacks if not any(field.is_required() for field in kind.model_fields.values())]
+    defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks)]}
     defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
 
     properties = made["properties"]
@@ -88,8 +88,8 @@ def _names(kinds: list[Any]) -> Schema:
 
 
 def _called(kind: type[Part]) -> Schema:
-    """The name of a part; a library's is followed by that of one of its hundreds of networks."""
-    return {"type": "string", "pattern": f"^{kind.name}:."} if issubclass(kind, Library) else {"const": kind.name}
+    """The name of a part; a library's is followed by that of one of its hundreds of networks or attacks."""
+    return {"type": "string", "pattern": f"^{kind.name}:."} if find.is_family(kind) else {"const": kind.name}
 
 
 def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = None) -> Schema:
@@ -97,6 +97,11 @@ def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = Non
     made = kind.model_json_schema()
     defs.update(made.pop("$defs", {}))
     _explain(made, kind)
+    for name, field in made.get("properties", {}).items():
+        if table := field.pop("table", None):
+            # A table inside the table.
+            kept = {key: value for key, value in field.items() if key in ("default", "description")}
+            made["properties"][name] = kept | _ref(table)
     return {
         "type": "object",
         "description": inspect.cleandoc(kind.__doc__ or ""),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from advbench import find, flags
+from advbench import corruptions, find, flags, surrogate
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
 from advbench.checkpoint import Weights
 from advbench.data.base import Examples
-from advbench.evaluate import evaluate
+from advbench.evaluate import evaluate, frozen
 from advbench.external import External
 from advbench.parallel import ALONE, Group
 from advbench.plan import Job
@@ -29,6 +31,9 @@ from advbench.train import Tell, Trained
 
 Judged = Job | External
 
+BRIEF: dict[str, Any] = {"curve": (), "alone": 0, "corruptions": None, "distances": None}
+"""What the checkpoint that does not fill the scores is spared."""
+
 
 def verdicts(
     job: Job, ready: Ready, trained: Trained, folder: Path, tell: Tell, group: Group = ALONE
@@ -39,7 +44,8 @@ def verdicts(
     the blocks; only the first one has `trained` and touches the folder.
     """
     how, model = job.evaluation, ready.model
-    attacks = ladder(how)
+    test = ready.subsets.test
+    attacks = ladder(how, ready.root, test, ready.classes)
     weights = {"best": trained.best, "last": trained.last}
     contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -54,9 +60,9 @@ def verdicts(
             job,
             model,
             digests[name],
-            ready.subsets.test,
+            test,
             attacks if full else [PGD(steps=20, label="pgd-20")],
-            how if full else how.model_copy(update={"curve": (), "alone": 0}),
+            how if full else how.model_copy(update=BRIEF),
             ready.classes,
             folder / "journal" / name,
             tell,
@@ -65,9 +71,11 @@ def verdicts(
     return found, digests
 
 
-def ladder(how: Evaluation) -> list[Attack]:
-    """The attacks of an evaluation, cheapest first."""
-    return [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+def ladder(how: Evaluation, root: Path, test: Examples, classes: int) -> list[Attack]:
+    """The attacks of an evaluation, cheapest first, with what else they need, on the device of `test`."""
+    _, channels, height, width = test.pixels(slice(0, 1)).shape
+    named = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+    return [surrogate.prepared(a, root, (channels, height, width), classes, test.device) for a in named]
 
 
 def climb(
@@ -84,10 +92,19 @@ def climb(
 ) -> Verdicts:
     """What `model` withstands on `test`; `weights` is the digest that its journal goes by."""
     # Another build or device starts a block over rather than finish another one's.
-    build = f"{test.device.type}/{torch.__version__}/{version('pyautoattack')}"
+    libraries = sorted({attack.name.partition(":")[0] for attack in attacks if find.is_family(type(attack))})
+    build = f"{test.device.type}/{torch.__version__}/{'/'.join(map(version, ['pyautoattack', *libraries]))}"
     key = f"{weights}/{job.evaluation_protocol}/{job.data_sha256}/{job.data.plain()}/{build}"
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    return evaluate(model, test, threat, attacks, how, classes, journal, key, tell, group, flags.masked)
+    found = evaluate(model, test, threat, attacks, how, classes, journal, key, tell, group, flags.masked)
+    if not how.corruptions or not group.first:
+        return found
+    with frozen(model):
+        shares = corruptions.accuracies(
+            model, test, how.corruptions, how.seed, how.batch, journal / "corruptions.json", key, tell
+        )
+    named = {name: {str(severity): share for severity, share in row.items()} for name, row in shares.items()}
+    return replace(found, scores=found.scores.model_copy(update={"corruptions": named}))
 
 
 def _content(weights: Weights) -> bytes:

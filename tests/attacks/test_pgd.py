@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from advbench.attacks.pgd import PGD, ascend, input_gradient
+from advbench.attacks.pgd import PGD, Schedule, ascend, input_gradient
 from advbench.losses import cross_entropy
 from advbench.seeds import BlockNoise
 from advbench.threat import Norm, Threat, per_example
@@ -251,3 +251,41 @@ def test_gradients_flow_though_the_caller_turned_them_off():
 def test_bad_hyper_parameters_are_refused(bad):
     with pytest.raises(ValidationError):
         PGD(**bad)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("steps", [1, 2, 9, 20])
+def test_a_falling_step_size_adds_up_to_what_its_formula_says(norm, steps):
+    # On a plane the gradient never turns, and in a ball that binds nowhere the steps add up: of K steps, the shares
+    # 1 - k/K and (1 + cos(pi k/K)) / 2 for k < K both sum to (K + 1) / 2.
+    x, threat, model = middle((4, 12), torch.float64), Threat(norm, 0.3), Linear(2, 12, torch.float64)
+    y = torch.zeros(4, dtype=torch.int64)
+    size = 0.2 / steps
+    sums: dict[Schedule, float] = {"constant": steps, "linear": (steps + 1) / 2, "cosine": (steps + 1) / 2}
+    for schedule, total in sums.items():
+        found = ascend(model, x, y, threat, start=x, steps=steps, step_size=size, schedule=schedule)
+        torch.testing.assert_close(threat.size(found - x), torch.full((4,), total * size).double())
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_falling_step_size_ends_nearer_to_a_peak_than_the_constant_one(norm, schedule):
+    x = middle((16, 12), torch.float64)
+    offset = torch.linspace(-1, 1, 12, dtype=torch.float64).expand(16, 12)
+    threat = Threat(norm, 0.1)
+    peak = x + 0.5 * threat.eps * offset / per_example(threat.size(offset), x)
+    y = torch.zeros(16, dtype=torch.int64)
+
+    def miss(schedule: Schedule | None) -> Tensor:
+        return (PGD(steps=200, schedule=schedule).run(Quadratic(peak), x, y, threat, noise(16)) - peak).norm(dim=1)
+
+    assert torch.equal(miss(None), miss("constant"))
+    # A constant step circles the peak at about its own size.
+    assert (miss(schedule) < 0.1 * miss(None)).all()
+
+
+def test_no_schedule_says_nothing_so_that_jobs_keep_their_ids():
+    assert PGD().plain() == {"label": None, "restarts": 1, "steps": 20, "step_size": 0.25, "random_start": True}
+    assert PGD(schedule="linear").plain()["schedule"] == "linear"
+    with pytest.raises(ValidationError):
+        PGD.model_validate({"schedule": "cosin"})

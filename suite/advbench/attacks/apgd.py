@@ -52,6 +52,10 @@ class APGD(Attack):
     """A step size is halved when no more than this share of its steps raised the loss (the paper's: 0.75)."""
     together: int = Field(default=64, ge=1)
     """Examples a batch up to which several runs go side by side; changes nothing but speed."""
+    eot: int | None = Field(default=None, ge=1, le=1000)
+    """Passes a step over which loss and gradient are averaged, for a model that answers at random (Athalye et al.
+    2018, arXiv 1802.00420; AutoAttack's rand version: 20). One lucky answer then proves nothing: no example leaves
+    before the end, and the candidate is the point of the highest mean loss."""
 
     def parts(self, classes: int) -> tuple[Attack, ...]:
         if classes < (least := LEAST_CLASSES[self.loss]):
@@ -74,7 +78,9 @@ class APGD(Attack):
         targets = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         candidates, highest = x.clone(), logits.new_full((len(x),), -torch.inf)
         # By which run an example was fooled, -1 without any; `runs` while it stands.
-        by = torch.where(fooled(model, x, logits, y), -1, runs)
+        by = torch.full_like(y, runs)
+        if self.eot is None:
+            by[fooled(model, x, logits, y)] = -1
 
         def stay(a: _Ascents, logits: Tensor) -> Tensor | None:
             """Note who is fooled. The rows (B',) of those that stay, or None when all do."""
@@ -100,7 +106,7 @@ class APGD(Attack):
             kind = _SparseAscents if threat.norm == "L1" else _Ascents
             a = kind(self, model, x[example], y[example], targets[example, run % classes], example, run)
             for times, steps in radii(threat.norm, self.steps):
-                a.climb(start, threat.scaled(times), steps, stay if times == 1 else None)
+                a.climb(start, threat.scaled(times), steps, stay if times == 1 and self.eot is None else None)
                 start = a.best
             # Of those that stand all runs are left, in order: the best of each is its candidate so far.
             left = (by[a.example] == runs).nonzero().squeeze(1)
@@ -180,6 +186,8 @@ class _Ascents:
             value = loss.detach()
             if goes_on:
                 self.grad = torch.autograd.grad(loss, self.x_adv, torch.ones_like(loss))[0]
+            if self.attack.eot:
+                value = self._averaged(value, self.attack.eot, with_gradient=goes_on)
             if kept is not None:
                 self._keep(kept)
                 value = value[kept]
@@ -203,6 +211,17 @@ class _Ascents:
         if self.attack.loss == "ce":
             return cross_entropy(logits, self.y)
         return dlr(logits, self.y) if self.attack.loss == "dlr" else targeted_dlr(logits, self.y, self.target)
+
+    def _averaged(self, value: Tensor, passes: int, *, with_gradient: bool) -> Tensor:
+        """The losses (B,), and in place the gradient, as means over so many passes, of which one is done."""
+        for _ in range(passes - 1):
+            with torch.set_grad_enabled(with_gradient):
+                loss = self._loss(self.model(self.x_adv))
+            value = value + loss.detach()
+            if with_gradient:
+                self.grad = self.grad + torch.autograd.grad(loss, self.x_adv, torch.ones_like(loss))[0]
+        self.grad = self.grad / passes if with_gradient else self.grad
+        return value / passes
 
     def _keep(self, rows: Tensor) -> None:
         for name, value in vars(self).items():

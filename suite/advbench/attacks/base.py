@@ -47,6 +47,14 @@ class Attack(Part):
     def key(self) -> str:
         return self.label or self.name
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON types, every default filled in.
+
+        A field that says nothing is left out, so that a record that is older than the field tells of the same attack;
+        `label` stands in all of them.
+        """
+        return {name: value for name, value in super().plain().items() if value is not None or name == "label"}
+
     @property
     def follows_gradient(self) -> bool:
         """Whether it needs the input gradient, so that a vanished gradient explains a failure."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -11,20 +15,33 @@ from advbench.losses import cross_entropy
 from advbench.seeds import BlockNoise
 from advbench.threat import Threat, per_example
 
+Schedule = Literal["constant", "linear", "cosine"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of logits (N, C) and labels (N,), example by example: (N,)."""
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Gradient of each example's own cross-entropy to its pixels, of x's shape.
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = cross_entropy) -> Tensor:
+    """Gradient of each example's own loss to its pixels, of x's shape.
 
     `autograd.grad` to the input never computes parameter gradients, so training gradients stay untouched.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = cross_entropy(model(x), y).sum()
-    return torch.autograd.grad(loss, x)[0]
+        total = loss(model(x), y).sum()
+    return torch.autograd.grad(total, x)[0]
 
 
 def ascend(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, start: Tensor, steps: int, step_size: float
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    schedule: Schedule = "constant",
+    loss: Loss = cross_entropy,
 ) -> Tensor:
     """`steps` times: step along the steepest ascent direction, project. Returns the last iterate.
 
@@ -33,9 +50,17 @@ def ascend(
     """
     project = threat.projection(x)
     x_adv = start
-    for _ in range(steps):
-        x_adv = project(threat.step(x_adv, input_gradient(model, x_adv, y), step_size))
+    for step in range(steps):
+        size = step_size * share(schedule, step / steps)
+        x_adv = project(threat.step(x_adv, input_gradient(model, x_adv, y, loss), size))
     return x_adv
+
+
+def share(schedule: Schedule, progress: float) -> float:
+    """What is left of the step size at `progress` from 0 to 1: all of it, or down to 0 in a line or half a cosine."""
+    if schedule == "constant":
+        return 1
+    return 1 - progress if schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
 
 
 class PGD(Attack):
@@ -49,9 +74,20 @@ class PGD(Attack):
     step_size: float = Field(default=0.25, gt=0)
     """Step size as a share of eps (the paper's 2/255 at 8/255 is 0.25)."""
     random_start: bool = True
+    schedule: Schedule | None = None
+    """Of the step size: constant (the paper's; also where nothing is said), or falling to 0, linear or as a cosine."""
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
         start = threat.random_start(x, noise) if self.random_start else x
-        found = ascend(model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps)
+        found = ascend(
+            model,
+            x,
+            y,
+            threat,
+            start=start,
+            steps=self.steps,
+            step_size=self.step_size * threat.eps,
+            schedule=self.schedule or "constant",
+        )
         # Where a gradient was not finite the iterate is lost, and its start may fool the model yet.
         return torch.where(per_example(found.isfinite().flatten(1).all(1), found), found, start)
