@@ -139,7 +139,7 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
 
 
 def evaluated(task: Task, root: Path, dataset: DataSet) -> tuple[Evaluation, list[Attack]]:
-    """The task's evaluation with every field of its attacks filled in, and those attacks. Raises Missing or BadInput."""
+    """The task's evaluation with all fields of its attacks filled in, and those attacks. Raises Missing or BadInput."""
     attacks: list[Attack] = []
     for number, attack in enumerate(_attacks(task)):
         try:
