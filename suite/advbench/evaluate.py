@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from advbench import usable
 from advbench.attacks.base import Attack
@@ -29,7 +29,7 @@ from advbench.parallel import ALONE, Group
 from advbench.passes import Passes
 from advbench.scores import Verdicts, join, scores
 from advbench.seeds import derive
-from advbench.signs import connected, signs
+from advbench.signs import Signs, connected, signs
 from advbench.task import Evaluation
 from advbench.threat import Threat
 
@@ -120,9 +120,8 @@ def evaluate(
         probe = test.pixels(slice(0, PROBE))
         with _stream(test.device, derive(how.seed, "model")):
             usable.logits(model, probe[:2], classes)
-            # A look before the attacks, of some hundred passes that no example pays for.
-            looked = signs(model, test.pixels(rows), test.labels[rows]) if len(rows := sample[:LOOK]) else None
-            joined = connected(model, probe)
+            looked = _look(model, test, sample[:LOOK])
+            joined = connected(model, probe[:2])
             fits = fitting(joined, probe, how.batch)
         engines = Engines(joined, probe)
         size = Size(fits, lambda words: tell("evaluate", 0, len(starts), words))
@@ -139,6 +138,21 @@ def evaluate(
             return verdicts(ledgers, why)
         ledgers = through(lambda number: ledgers[number], lambda block: block.further_stages(dear, len(cheap)))
         return verdicts(ledgers)
+
+
+def _look(model: nn.Module, test: Examples, rows: Tensor) -> Signs | None:
+    """What the model shows on `rows`, or on as many as the memory holds; None without any.
+
+    These are a few hundred passes, which no example pays for.
+    """
+    while len(rows):
+        try:
+            return signs(model, test.pixels(rows), test.labels[rows])
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        rows = rows[: len(rows) // 2]
+    return None
 
 
 @contextmanager

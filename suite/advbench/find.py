@@ -34,6 +34,7 @@ from advbench.task import Data, Defended, shipped
 
 PACKAGE = Path(advbench.__file__).parent
 NO_PARTS = {"__init__", "base"} | {
+    "apgd_schedule",
     "augment",
     "decode",
     "fab_projections",

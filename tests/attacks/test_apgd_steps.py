@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from advbench.attacks import apgd
-from advbench.attacks.apgd import APGD, checkpoints, radii
+from advbench.attacks.apgd import APGD
+from advbench.attacks.apgd_schedule import checkpoints, radii
 from advbench.threat import Threat
 
 

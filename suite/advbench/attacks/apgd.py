@@ -10,7 +10,6 @@ what becomes of an example.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -18,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from advbench.attacks.apgd_schedule import checkpoints, radii
 from advbench.attacks.base import Attack, fooled
 from advbench.losses import cross_entropy, dlr, targeted_dlr
 from advbench.seeds import BlockNoise
@@ -97,14 +97,27 @@ class APGD(Attack):
             kept = (a.run < by[a.example]).nonzero().squeeze(1)
             return kept if len(kept) < len(a.run) else None
 
-        done = 0
-        while done < runs and len(rows := (by == runs).nonzero().squeeze(1)):
-            width = min(runs - done, max(1, self.together // len(rows)))
-            here, example = noise.some(rows), rows.repeat(width)
-            run = torch.arange(done, done + width, device=x.device).repeat_interleave(len(rows))
-            start = torch.cat([_start(x[rows], threat, here) for _ in range(width)])
+        def attempt(rows: Tensor, first: int, starts: list[Tensor]) -> None:
+            """The runs from `first` on side by side, one for each of `starts` (len(rows), ...), if there is memory."""
+            try:
+                side_by_side(rows, first, starts)
+                return
+            except torch.OutOfMemoryError:
+                if len(starts) == 1:
+                    raise
+            half = len(starts) // 2
+            attempt(rows, first, starts[:half])
+            # Whom those fooled has no more to do.
+            stands = by[rows] == runs
+            if stands.any():
+                attempt(rows[stands], first + half, [start[stands] for start in starts[half:]])
+
+        def side_by_side(rows: Tensor, first: int, starts: list[Tensor]) -> None:
+            width, example = len(starts), rows.repeat(len(starts))
+            run = torch.arange(first, first + width, device=x.device).repeat_interleave(len(rows))
             kind = _SparseAscents if threat.norm == "L1" else _Ascents
             a = kind(self, model, x[example], y[example], targets[example, run % classes], example, run)
+            start = torch.cat(starts)
             for times, steps in radii(threat.norm, self.steps):
                 a.climb(start, threat.scaled(times), steps, stay if times == 1 and self.eot is None else None)
                 start = a.best
@@ -115,6 +128,12 @@ class APGD(Attack):
             rows, place = a.example[left[0]], left.gather(0, which[None])[0]
             higher = value > highest[rows]
             candidates[rows[higher]], highest[rows[higher]] = a.best[place[higher]], value[higher]
+
+        done = 0
+        while done < runs and len(rows := (by == runs).nonzero().squeeze(1)):
+            width = min(runs - done, max(1, self.together // len(rows)))
+            here = noise.some(rows)
+            attempt(rows, done, [_start(x[rows], threat, here) for _ in range(width)])
             done += width
         return candidates
 
@@ -123,31 +142,6 @@ def _start(x: Tensor, threat: Threat, noise: BlockNoise) -> Tensor:
     """Where a run begins, before it is projected: on the surface of the ball, in L1 at N(0, 1) away from x."""
     away = noise.uniform(x) if threat.norm == "Linf" else noise.normal(x)
     return x + away if threat.norm == "L1" else x + away * per_example(threat.eps / threat.size(away), x)
-
-
-def radii(norm: Norm, steps: int) -> list[tuple[int, int]]:
-    """(radius in eps, steps there), one after the other: in L1 3, 2 and 1 eps with 30, 30 and 40 % of the steps."""
-    if norm != "L1":
-        return [(1, steps)]
-    first = math.ceil(0.3 * steps)
-    second = min(first, steps - first)
-    return [(3, first), (2, second), (1, steps - first - second)]
-
-
-def checkpoints(norm: Norm, steps: int) -> dict[int, int]:
-    """After which steps the step sizes are reconsidered, each with the number of steps since the one before.
-
-    After 22 % of the steps, then after 3 % fewer each time and never fewer than 6 %; in L1 after every 4 %.
-    """
-    share, less, least = (0.22, 0.03, 0.06) if norm != "L1" else (0.04, 0, 0.04)
-    window, shrink, floor = (max(int(part * steps), 1) for part in (share, less, least))
-    found: dict[int, int] = {}
-    step = window
-    while step <= steps:
-        found[step] = window
-        window = max(window - shrink, floor)
-        step += window
-    return found
 
 
 class _Ascents:
