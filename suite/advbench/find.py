@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 import advbench
 from advbench.attacks.base import Attack
+from advbench.collectors.base import Collector
 from advbench.data import pool
 from advbench.data.base import DataSet, Source
 from advbench.defense import Defense
@@ -37,6 +38,9 @@ NO_PARTS = {"__init__", "base"} | {
     "decode",
     "fab_projections",
     "folders",
+    "gates",
+    "input_spectrum",
+    "lanczos",
     "library",
     "pool",
     "preact",
@@ -57,13 +61,13 @@ def names(folder: Path) -> list[str]:
 
 
 def part(kind: type[P], name: str) -> type[P]:
-    """The attack, model or data source called `name`. Raises BadInput with the nearest known name.
+    """The attack, collector, model or data source called `name`. Raises BadInput with the nearest known name.
 
     `torchvision:resnet50` is a model of the family `torchvision`, which stands for all of that library's.
     """
-    folder = {Attack: "attacks", Model: "models", Source: "data"}[kind]  # type: ignore[index]
+    folder = {Attack: "attacks", Collector: "collectors", Model: "models", Source: "data"}[kind]  # type: ignore[index]
     known = names(PACKAGE / folder)
-    word = {Attack: "attack", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
+    word = {Attack: "attack", Collector: "collector", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
     family, colon, member = name.partition(":")
     if family in known:
         module = importlib.import_module(f"advbench.{folder}.{family.replace('-', '_')}")

@@ -1,0 +1,123 @@
+"""Collectors by name to Measures: the model is frozen for them and afterwards is what it was, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from advbench.attacks.base import Attack
+from advbench.attacks.pgd import PGD
+from advbench.collectors.base import Collector, Measures, NotApplicable, Scene
+from advbench.data.base import Examples
+from advbench.memory import fitting
+from advbench.precision import exact
+from advbench.seeds import derive
+from advbench.spec import BadInput
+from advbench.threat import Threat
+
+
+def collect(
+    model: nn.Module,
+    examples: Examples,
+    threat: Threat,
+    collectors: Sequence[Collector],
+    *,
+    attack: Attack | None = None,
+    seed: int = 0,
+    batch: int = 256,
+    say: Callable[[str], None] = lambda _line: None,
+) -> dict[str, Measures]:
+    """What each collector finds on the examples, by its name; arrays are on the CPU.
+
+    The model is on the examples' device, in any mode; collectors see it in eval mode, in its own number format, with
+    frozen parameters. `attack` (PGD-20 by default) makes the adversarial examples, once for all collectors. `batch` is
+    the most examples in memory at once; fewer where they do not fit.
+
+    A quantity that does not apply has no values and a note "not applicable: reason". Raises BadInput where there are
+    no examples, or two collectors of one name.
+    """
+    names = [collector.name for collector in collectors]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"collect: '{twice[0]}' is asked for twice; leave one of them out")
+    if not len(examples):
+        raise BadInput("collect: no examples to collect on; give at least one")
+    if batch < 1:
+        raise BadInput(f"collect: batch should be at least 1, not {batch}")
+    found: dict[str, Measures] = {}
+    with frozen(model), exact(model), _own_randomness(examples.device):
+        x = examples.pixels(slice(None)).to(_format(model))
+        with torch.no_grad():
+            logits = model(x[:1])
+            steady = torch.equal(logits, model(x[:1]))
+        scene = Scene(
+            model,
+            x,
+            examples.labels,
+            threat,
+            logits.shape[1],
+            seed=seed,
+            batch=fitting(model, x, batch),
+            attack=attack or PGD(),
+            say=say,
+        )
+        for collector in collectors:
+            torch.manual_seed(derive(seed, "collect", collector.name))
+            try:
+                measures = collector.collect(scene)
+            except NotApplicable as reason:
+                measures = Measures({}, notes=(f"not applicable: {reason}",))
+            if not steady:
+                measures = replace(measures, notes=(*measures.notes, "the model answers differently each time"))
+            arrays = {name: array.detach().cpu() for name, array in measures.arrays.items()}
+            found[collector.name] = replace(measures, arrays=arrays)
+    return found
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Generator[None]:
+    """Inside, the model is in eval mode and its parameters need no gradient; afterwards all is as it was.
+
+    That is: the mode of every module, each `requires_grad`, each `.grad` (the same tensor with the same values), and
+    every buffer, bit for bit.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+    state = {name: value.detach().clone() for name, value in _state(model).items()}
+    try:
+        model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+            # Out of reach, so that nothing can add to it.
+            parameter.grad = None
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for name, value in _state(model).items():
+                value.copy_(state[name])
+        for parameter, needs in needed:
+            parameter.requires_grad_(needs)
+        for parameter, grad in grads:
+            parameter.grad = grad
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    # Not state_dict(), which leaves out the buffers that are not saved.
+    return {**dict(model.named_parameters()), **{f"buffer {name}": value for name, value in model.named_buffers()}}
+
+
+def _format(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Generator[None]:
+    """Inside, torch's global streams may be seeded and drawn from; afterwards they go on where they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

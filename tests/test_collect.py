@@ -1,0 +1,185 @@
+"""The runner leaves a model as it was, isolates randomness, and says what does not apply."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench import memory
+from advbench.collect import collect, frozen
+from advbench.collectors.base import Collector, Measures, Scene, measure
+from advbench.collectors.input_hessian import InputHessian
+from advbench.data.base import Examples
+from advbench.spec import BadInput
+from advbench.threat import Threat
+
+THREAT = Threat("Linf", 0.1)
+
+
+class Draws(Collector):
+    """Draws from torch's global stream and from the scene's."""
+
+    name = "draws"
+    about = "Random numbers."
+    paper = "none"
+
+    def collect(self, scene: Scene) -> Measures:
+        found = scene.map(lambda rows: {"noise": scene.noise("draws", rows).uniform(scene.x[rows])})
+        return Measures({"global": measure(torch.rand(()), "1", "a number")}, found)
+
+
+class Other(Draws):
+    """The same by another name."""
+
+    name = "other"
+
+
+class Spoils(Collector):
+    """Does what a collector should not do."""
+
+    name = "spoils"
+    about = "Nothing."
+    paper = "none"
+
+    def collect(self, scene: Scene) -> Measures:
+        scene.model.train()
+        scene.model(scene.x)
+        for parameter in scene.model.parameters():
+            parameter.requires_grad_(True)
+        scene.model(scene.x).sum().backward()
+        raise RuntimeError("and dies")
+
+
+class Net(nn.Module):
+    """Batch norm, dropout and a buffer that each forward pass moves."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+        self.head = nn.Linear(144, 10)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.head(self.body(x))
+
+
+def state(model: nn.Module) -> list[Any]:
+    return [
+        *(value.clone() for value in model.state_dict().values()),
+        *(value.clone() for value in model.buffers()),
+        *(None if p.grad is None else p.grad.clone() for p in model.parameters()),
+        *(p.requires_grad for p in model.parameters()),
+        *(module.training for module in model.modules()),
+    ]
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x, y) if isinstance(x, Tensor) else x is y for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    made = Net()
+    made(torch.rand(8, 1, 8, 8)).sum().backward()
+    made.head.bias.requires_grad_(False)
+    made.head.weight.grad = None
+    made.body[1].eval()  # a mixed mode comes back as it was
+    return made
+
+
+@pytest.mark.parametrize("collector", [InputHessian(), Spoils()], ids=lambda collector: collector.name)
+def test_nothing_of_the_model_is_changed(net, digits_test, collector):
+    before, kept = state(net), [p.grad for p in net.parameters()]
+
+    dies = pytest.raises(RuntimeError, match="and dies") if isinstance(collector, Spoils) else nullcontext()
+    with dies:
+        assert collect(net, digits_test, THREAT, [collector], batch=64)[collector.name].values
+
+    assert same(state(net), before)
+    assert all(now is then for now, then in zip((p.grad for p in net.parameters()), kept, strict=True))
+
+
+def test_the_check_above_sees_a_change(net):
+    before = state(net)
+    with frozen(net):
+        assert not same(state(net), before)  # it is in eval mode
+    net(torch.rand(1, 1, 8, 8))
+
+    assert not same(state(net), before)
+
+
+def test_eval_mode_is_forced_so_dropout_and_batch_statistics_have_no_say(net, digits_test):
+    net.train()
+    first, second = (collect(net, digits_test, THREAT, [InputHessian()]) for _ in range(2))
+    net.eval()
+    third = collect(net, digits_test, THREAT, [InputHessian()])
+
+    assert first["input-hessian"].values == second["input-hessian"].values == third["input-hessian"].values
+
+
+def test_random_streams_are_the_collector_s_own(digits_cnn, digits_test):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    alone = collect(digits_cnn, digits_test, THREAT, [Other()])
+    both = collect(digits_cnn, digits_test, THREAT, [Draws(), Other()], batch=13)
+    seeded = collect(digits_cnn, digits_test, THREAT, [Other()], seed=1)
+
+    assert torch.equal(torch.rand(3), expected)
+    assert alone["other"].values == both["other"].values
+    assert torch.equal(alone["other"].arrays["noise"], both["other"].arrays["noise"])
+    assert both["draws"].values != both["other"].values
+    assert seeded["other"].values != alone["other"].values
+
+
+def test_a_model_without_a_gradient_gets_a_reason(digits_test):
+    class Hard(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach().flatten(1)[:, :10]
+
+    found = collect(Hard(), digits_test, THREAT, [InputHessian()])["input-hessian"]
+
+    assert found.values == {}
+    assert found.notes[0].startswith("not applicable: the model has no input gradient")
+
+
+def test_bad_input_is_one_line(digits_cnn, digits_test):
+    none = Examples(digits_test.stored[:0], digits_test.labels[:0], digits_test.index[:0], 16)
+    cases: list[tuple[Examples, list[Collector], dict[str, Any], str]] = [
+        (none, [InputHessian()], {}, "collect: no examples to collect on; give at least one"),
+        (digits_test, [Draws(), Draws()], {}, "collect: 'draws' is asked for twice; leave one of them out"),
+        (digits_test, [Draws()], {"batch": 0}, "collect: batch should be at least 1, not 0"),
+    ]
+    for examples, collectors, how, line in cases:
+        with pytest.raises(BadInput) as caught:
+            collect(digits_cnn, examples, THREAT, collectors, **how)
+        assert caught.value.lines == (line,)
+
+
+def test_batches_shrink_where_memory_is_short(digits_cnn, digits_test, monkeypatch):
+    seen: list[int] = []
+
+    class Looks(Draws):
+        name = "looks"
+
+        def collect(self, scene: Scene) -> Measures:
+            scene.map(lambda rows: seen.append(len(rows)) or {"rows": rows}, 2)
+            return Measures({})
+
+    with frozen(digits_cnn):
+        one, two = (memory._kept(digits_cnn, digits_test.pixels(slice(0, count))) for count in (1, 2))
+    monkeypatch.setattr(memory, "free", lambda device: int(20 * (two - one) / memory.SHARE))
+    collect(digits_cnn, digits_test, THREAT, [Looks()])
+
+    assert max(seen) == 10
+    assert sum(seen) == len(digits_test)
