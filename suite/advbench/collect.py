@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
@@ -48,7 +49,8 @@ def collect(
     if batch < 1:
         raise BadInput(f"collect: batch should be at least 1, not {batch}")
     found: dict[str, Measures] = {}
-    with frozen(model), exact(model), _own_randomness(examples.device):
+    # The fused kernels of attention cannot be differentiated twice; the plain one can.
+    with frozen(model), exact(model), sdpa_kernel(SDPBackend.MATH), _own_randomness(examples.device):
         x = examples.pixels(slice(None)).to(_format(model))
         with torch.no_grad():
             logits = model(x[:1])

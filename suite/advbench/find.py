@@ -41,6 +41,7 @@ NO_PARTS = {"__init__", "base"} | {
     "gates",
     "input_spectrum",
     "lanczos",
+    "landscape",
     "library",
     "pool",
     "preact",
@@ -49,6 +50,7 @@ NO_PARTS = {"__init__", "base"} | {
     "squares",
     "stream",
     "subsets",
+    "weight_products",
 }
 """Files of the part folders that hold no part."""
 

@@ -150,7 +150,7 @@ class Scene:
             with torch.enable_grad():
                 torch.autograd.grad(self.model(x).sum(), x)
         except RuntimeError as error:
-            raise NotApplicable(f"the model has no input gradient ({first_line(error)})") from None
+            raise refusal(error, "has no input gradient") from None
 
     def parameters(self) -> dict[str, Tensor]:
         """The model's parameters by name, as new leaves that require a gradient; the model's own stay frozen."""
@@ -165,9 +165,12 @@ class Scene:
         return functional_call(self.model, dict(parameters), (x,))
 
 
-def first_line(error: Exception) -> str:
-    """The beginning of its message, for a reason in brackets."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+def refusal(error: RuntimeError, what: str) -> Exception:
+    """NotApplicable with the reason if autograd said that something has no derivative; otherwise the error itself."""
+    said = str(error)
+    if not any(word in said for word in ("differentia", "derivative", "does not require grad")):
+        return error
+    return NotApplicable(f"the model {what} ({said.strip().splitlines()[0].split('. ')[0]})")
 
 
 class Collector(Part):

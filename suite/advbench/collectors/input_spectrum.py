@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advbench.collectors.base import NotApplicable, first_line
+from advbench.collectors.base import refusal
 from advbench.collectors.lanczos import Multiply
 from advbench.losses import cross_entropy
 
@@ -37,7 +37,7 @@ def piecewise_linear(model: nn.Module, x: Tensor, direction: Tensor) -> bool:
         try:
             slope.square().sum().backward()
         except RuntimeError as error:
-            raise NotApplicable(f"the model cannot be differentiated twice ({first_line(error)})") from None
+            raise refusal(error, "cannot be differentiated twice") from None
     return x.grad is None or not bool((x.grad != 0).any())
 
 
