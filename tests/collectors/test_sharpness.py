@@ -93,8 +93,8 @@ def test_filter_normalisation_leaves_batch_norm_and_biases_alone():
     for name in ("0.bias", "1.weight", "1.bias", "3.bias"):
         assert (found[name] == 0).all(), name
     for name in ("0.weight", "3.weight"):
-        lengths = [value[name].flatten(1).norm(dim=1) for value in (found, weights)]
-        assert torch.allclose(*lengths), name
+        own, theirs = (value[name].flatten(1).norm(dim=1) for value in (found, weights))
+        assert torch.allclose(own, theirs), name
     assert abs(float((found["3.weight"] * weights["3.weight"]).sum())) < 0.99 * float(weights["3.weight"].norm() ** 2)
 
 
