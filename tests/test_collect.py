@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advbench import memory
+from advbench import find, memory
 from advbench.collect import collect, frozen
 from advbench.collectors.base import Collector, Measures, Scene, measure
 from advbench.collectors.input_hessian import InputHessian
@@ -86,6 +86,10 @@ def same(a: list[Any], b: list[Any]) -> bool:
     )
 
 
+def first(examples: Examples, count: int) -> Examples:
+    return Examples(examples.stored[:count], examples.labels[:count], examples.index[:count], examples.peak)
+
+
 @pytest.fixture
 def net() -> Net:
     torch.manual_seed(0)
@@ -97,13 +101,16 @@ def net() -> Net:
     return made
 
 
-@pytest.mark.parametrize("collector", [InputHessian(), Spoils()], ids=lambda collector: collector.name)
+EVERY = [find.build(find.part(Collector, name), {}) for name in find.names(find.PACKAGE / "collectors")]
+
+
+@pytest.mark.parametrize("collector", [*EVERY, Spoils()], ids=lambda collector: collector.name)
 def test_nothing_of_the_model_is_changed(net, digits_test, collector):
     before, kept = state(net), [p.grad for p in net.parameters()]
 
     dies = pytest.raises(RuntimeError, match="and dies") if isinstance(collector, Spoils) else nullcontext()
     with dies:
-        assert collect(net, digits_test, THREAT, [collector], batch=64)[collector.name].values
+        assert collect(net, first(digits_test, 12), THREAT, [collector], batch=64)[collector.name].values
 
     assert same(state(net), before)
     assert all(now is then for now, then in zip((p.grad for p in net.parameters()), kept, strict=True))
@@ -116,6 +123,26 @@ def test_the_check_above_sees_a_change(net):
     net(torch.rand(1, 1, 8, 8))
 
     assert not same(state(net), before)
+
+
+@pytest.mark.parametrize("collector", EVERY, ids=lambda collector: collector.name)
+def test_every_collector_says_what_its_numbers_mean_whatever_the_batch(digits_cnn, digits_test, collector):
+    model, some = digits_cnn.double(), first(digits_test, 12)
+    whole, small = (
+        collect(model, some, Threat("L2", 0.5), [collector], batch=batch)[collector.name] for batch in (256, 5)
+    )
+
+    assert collector.about.endswith(".")
+    assert collector.paper
+    assert whole.notes[0].startswith("12 examples")
+    assert whole.values
+    for name, found in whole.values.items():
+        assert found.unit, name
+        assert found.meaning, name
+        # Sums in another order: the rates of change divide by a thousandth, and eigenvalues stop at a tolerance.
+        assert small.values[name].value == pytest.approx(found.value, rel=1e-5, abs=1e-9), name
+    assert all(isinstance(array, Tensor) and array.device.type == "cpu" for array in whole.arrays.values())
+    assert small.arrays.keys() == whole.arrays.keys()
 
 
 def test_eval_mode_is_forced_so_dropout_and_batch_statistics_have_no_say(net, digits_test):
@@ -154,7 +181,7 @@ def test_a_model_without_a_gradient_gets_a_reason(digits_test):
 
 
 def test_bad_input_is_one_line(digits_cnn, digits_test):
-    none = Examples(digits_test.stored[:0], digits_test.labels[:0], digits_test.index[:0], 16)
+    none = first(digits_test, 0)
     cases: list[tuple[Examples, list[Collector], dict[str, Any], str]] = [
         (none, [InputHessian()], {}, "collect: no examples to collect on; give at least one"),
         (digits_test, [Draws(), Draws()], {}, "collect: 'draws' is asked for twice; leave one of them out"),

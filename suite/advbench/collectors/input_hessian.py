@@ -58,9 +58,7 @@ class InputHessian(Collector):
 
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
-        draw = generator("cpu", scene.seed, self.name)
-        direction = torch.randn(scene.classes, generator=draw).to(scene.x)
-        linear = piecewise_linear(scene.model, scene.x[:8], direction)
+        linear = self._piecewise_linear(scene)
         exact = linear and scene.classes <= CLASSES
         values: dict[str, Measure] = {}
         arrays: dict[str, Tensor] = {}
@@ -78,6 +76,16 @@ class InputHessian(Collector):
         same = scene.map(lambda rows: {"same": agreement(scene.model, scene.x[rows], scene.adversarial[rows])}, 2)
         values |= typical("gates", same["same"].nan_to_num(), "1", "share of ReLU gates that the attack leaves alone")
         return Measures(values, arrays, self._notes(scene, linear, exact, same["same"]))
+
+    def largest(self, scene: Scene) -> Tensor:
+        """The largest eigenvalue (N,) at each clean image. Raises NotApplicable."""
+        exact = self._piecewise_linear(scene) and scene.classes <= CLASSES
+        return self._spectra(scene, scene.x, "clean", exact)["values"][:, 0]
+
+    def _piecewise_linear(self, scene: Scene) -> bool:
+        draw = generator("cpu", scene.seed, self.name)
+        direction = torch.randn(scene.classes, generator=draw).to(scene.x)
+        return piecewise_linear(scene.model, scene.x[:8], direction)
 
     def _notes(self, scene: Scene, linear: bool, exact: bool, same: Tensor) -> tuple[str, ...]:
         notes: list[str] = [f"{len(scene.x)} examples"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from advbench.attacks.base import Attack
 from advbench.collectors.base import Scene
 from advbench.losses import cross_entropy
+from advbench.threat import Threat
 
 Weights = Mapping[str, Tensor]
 
@@ -63,13 +64,16 @@ class Moved(torch.nn.Module):
         return self.__dict__["scene"].with_parameters(self.__dict__["weights"], x)
 
 
-def attacked(scene: Scene, weights: Weights, attack: Attack) -> Tensor:
-    """Adversarial examples for the model under other weights, from the same random starts each time."""
-    model = Moved(scene, weights)
+def attacked(scene: Scene, weights: Weights, attack: Attack, threat: Threat | None = None) -> Tensor:
+    """Adversarial examples for the model under other weights, from the same random starts each time.
+
+    In the scene's threat, or in another.
+    """
+    model, ball = Moved(scene, weights), threat or scene.threat
 
     def work(rows: Tensor) -> dict[str, Tensor]:
         noise = scene.noise("landscape", rows)
-        return {"x": attack.run(model, scene.x[rows], scene.y[rows], scene.threat, noise).detach()}
+        return {"x": attack.run(model, scene.x[rows], scene.y[rows], ball, noise).detach()}
 
     return scene.map(work)["x"]
 
