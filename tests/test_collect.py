@@ -174,10 +174,31 @@ def test_a_model_without_a_gradient_gets_a_reason(digits_test):
         def forward(self, x: Tensor) -> Tensor:
             return x.detach().flatten(1)[:, :10]
 
-    found = collect(Hard(), digits_test, THREAT, [InputHessian()])["input-hessian"]
+    found = collect(Hard(), digits_test, THREAT, EVERY)
 
-    assert found.values == {}
-    assert found.notes[0].startswith("not applicable: the model has no input gradient")
+    without = {"calibration"}  # sparsity asks for gates, and there are none
+    assert {name for name, measures in found.items() if measures.values} == without
+    for name in found.keys() - {*without, "sparsity"}:
+        assert found[name].notes[0].startswith("not applicable: the model has no input gradient"), name
+
+
+def test_a_model_without_weights_gets_a_reason(digits_test):
+    class Pixels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, 20:30]
+
+    found = collect(Pixels(), first(digits_test, 20), THREAT, EVERY)
+
+    for name in ("param-hessian", "sharpness", "influence", "smoothness"):
+        assert found[name].notes == ("not applicable: the model has no weights",)
+    assert found["margins"].values
+
+
+def test_a_collector_gets_the_first_examples_that_it_asks_for(digits_cnn, digits_test):
+    found = collect(digits_cnn, digits_test, THREAT, [Draws(examples=7), Other()])
+
+    assert len(found["draws"].arrays["noise"]) == 7
+    assert len(found["other"].arrays["noise"]) == len(digits_test)
 
 
 def test_bad_input_is_one_line(digits_cnn, digits_test):

@@ -32,14 +32,14 @@ def collect(
     batch: int = 256,
     say: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Measures]:
-    """What each collector finds on the examples, by its name; arrays are on the CPU.
+    """What each collector finds on the examples, or on the first so many that it asks for, by its name.
 
     The model is on the examples' device, in any mode; collectors see it in eval mode, in its own number format, with
     frozen parameters. `attack` (PGD-20 by default) makes the adversarial examples, once for all collectors. `batch` is
     the most examples in memory at once; fewer where they do not fit.
 
-    A quantity that does not apply has no values and a note "not applicable: reason". Raises BadInput where there are
-    no examples, or two collectors of one name.
+    Arrays are on the CPU. A quantity that does not apply has no values and a note "not applicable: reason". Raises
+    BadInput where there are no examples, or two collectors of one name.
     """
     names = [collector.name for collector in collectors]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -69,7 +69,7 @@ def collect(
         for collector in collectors:
             torch.manual_seed(derive(seed, "collect", collector.name))
             try:
-                measures = collector.collect(scene)
+                measures = collector.collect(scene.only(collector.examples))
             except NotApplicable as reason:
                 measures = Measures({}, notes=(f"not applicable: {reason}",))
             if not steady:

@@ -56,7 +56,7 @@ def test_the_share_of_the_top_tenth():
 
 
 def test_numbers_are_those_of_the_arrays_and_batches_change_nothing(scene):
-    whole, small = (Influence(examples=30).collect(scene(40, batch=batch)) for batch in (256, 7))
+    whole, small = (Influence().collect(scene(30, batch=batch)) for batch in (256, 7))
 
     assert whole.arrays["louder"].shape == (30,)
     ratio = whole.arrays["adversarial_length"] / whole.arrays["clean_length"]

@@ -165,3 +165,15 @@ def test_the_closed_form_holds_for_curvatures_of_every_size(size):
     exact = sum((1 + a * size) ** step for step in range(steps))  # the geometric series
 
     assert torch.allclose(lone.ascent(a, steps), torch.tensor([[exact, steps]], dtype=torch.float64), rtol=1e-9)
+
+
+def test_an_example_that_overflows_is_nan_and_leaves_the_others_alone(images):
+    model = network()
+    expected = factor(model, images, LABELS).values
+    images[2] = torch.inf
+
+    found = factor(model, images, LABELS).values
+
+    assert found[2].isnan().all()
+    kept = torch.arange(7) != 2
+    assert torch.allclose(found[kept], expected[kept], atol=1e-12)

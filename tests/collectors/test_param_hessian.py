@@ -177,3 +177,22 @@ def test_a_model_that_is_differentiable_once_is_told(small):
 
     with pytest.raises(NotApplicable, match="cannot be differentiated twice"):
         ParamHessian().collect(small(Module()))
+
+
+def test_a_loss_that_overflows_has_no_number_and_says_so(small):
+    scene = small()
+    scene.model[-1].weight.data.fill_(torch.inf)
+
+    found = ParamHessian().collect(scene)
+
+    assert found.values["clean_top1"].value is None
+    assert "clean: the loss or its curvature is not finite on these examples" in found.notes
+
+
+def test_where_memory_is_short_there_are_fewer_vectors_and_it_says_how_well_it_knows(small, monkeypatch):
+    monkeypatch.setattr("advbench.collectors.param_hessian.free", lambda device: 4 * 51 * 8 * 3)
+
+    found = ParamHessian().collect(small())
+
+    assert found.arrays["clean_ritz"].shape == (1, 3)
+    assert any(note.startswith("clean: after 3 steps the largest values are known to") for note in found.notes)

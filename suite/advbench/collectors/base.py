@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -153,12 +154,18 @@ class Scene:
             raise refusal(error, "has no input gradient") from None
 
     def parameters(self) -> dict[str, Tensor]:
-        """The model's parameters by name, as new leaves that require a gradient; the model's own stay frozen."""
-        return {
+        """The model's parameters by name, as new leaves that require a gradient; the model's own stay frozen.
+
+        Raises NotApplicable where there are none.
+        """
+        found = {
             name: value.detach().clone().requires_grad_()
             for name, value in self.model.named_parameters()
             if value.is_floating_point()
         }
+        if not found:
+            raise NotApplicable("the model has no weights")
+        return found
 
     def with_parameters(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits of x (B, C, H, W) under other parameters."""
@@ -180,8 +187,11 @@ class Collector(Part):
     """One sentence of meaning."""
     paper: ClassVar[str]
 
+    examples: int | None = Field(default=None, ge=1)
+    """The first so many of the examples; by default all."""
+
     def collect(self, scene: Scene) -> Measures:
-        """The quantity on the scene's examples; the model is left as `scene` has it.
+        """The quantity on all of the scene's examples, of which `advbench.collect` has taken the first `examples`.
 
         Raises NotApplicable with the reason. A result depends on the examples, not on how they are batched: random
         numbers come from `scene.noise`, by an example's place, or from `scene.seed`.

@@ -30,17 +30,15 @@ class Influence(Collector):
     about = "How unevenly examples pull at the weights, and which ones the attack makes louder."
     paper = "Cheng et al. 2022, arXiv 2205.15130"
 
-    examples: int = Field(default=256, ge=1)
-    """The first so many of the examples."""
+    examples: int | None = Field(default=256, ge=1)
 
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
-        looked = scene.only(self.examples)
         values: dict[str, Measure] = {}
         arrays: dict[str, Tensor] = {}
-        notes, how = [f"{len(looked.x)} examples, each on its own loss"], ""
-        for where, images in looked.both.items():
-            lengths, how = gradient_lengths(looked, images)
+        notes, how = [f"{len(scene.x)} examples, each on its own loss"], ""
+        for where, images in scene.both.items():
+            lengths, how = gradient_lengths(scene, images)
             arrays[f"{where}_length"] = lengths
             values |= typical(f"{where}_length", lengths, "nats per weight unit", f"gradient of the {where} loss")
             values[f"{where}_top_tenth"] = measure(
@@ -50,12 +48,12 @@ class Influence(Collector):
         louder = arrays["adversarial_length"] / arrays["clean_length"]
         arrays["louder"] = louder
         values |= typical("louder", louder, "1", "length of the adversarial gradient over the clean one's")
-        confidence = looked.logits(looked.x).softmax(1).amax(1)
+        confidence = scene.logits(scene.x).softmax(1).amax(1)
         values["louder_with_confidence"] = measure(
             spearman(louder, confidence), "1", "Spearman correlation of that ratio with the clean confidence"
         )
         try:
-            largest = InputHessian().largest(looked)
+            largest = InputHessian().largest(scene)
         except NotApplicable as reason:
             notes.append(f"no correlation with the input curvature: {reason}")
         else:

@@ -38,6 +38,7 @@ class InputHessian(Collector):
     about = "How sharply each example's loss bends as its pixels change, and how much of an attack goes that way."
     paper = "Cheng et al. 2022, arXiv 2205.15130"
 
+    examples: int | None = Field(default=256, ge=1)
     top: int = Field(default=5, ge=1)
     """Eigenvalues an example that the arrays keep; there are C - 1 at most in a piecewise linear network."""
     steps: int = Field(default=10, ge=1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.collectors.base import refusal
-from advbench.collectors.lanczos import Multiply
+from advbench.collectors.lanczos import Multiply, eigh
 from advbench.losses import cross_entropy
 
 FAINT = 1e-10
@@ -109,7 +109,7 @@ def factor(model: nn.Module, x: Tensor, y: Tensor) -> Factor:
     slopes -= mean[:, None] / (1 + sure.sqrt()).to(x.dtype)[:, :, None]
     slopes *= q.sqrt().to(x.dtype)[:, :, None]
     wide = slopes.double()
-    values, turn = torch.linalg.eigh(wide @ wide.mT)
+    values, turn = eigh(wide @ wide.mT)
     return Factor(slopes, values.flip(1).clamp_min(0), turn.flip(2).to(x.dtype), gradient, logits.detach())
 
 

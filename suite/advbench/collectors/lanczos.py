@@ -86,12 +86,19 @@ def _outside(vector: Tensor, basis: Tensor) -> Tensor:
     return vector - (basis.mT @ (basis @ vector[:, :, None])).squeeze(2)
 
 
+def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """torch.linalg.eigh of (B, m, m); a matrix that overflowed has values of NaN and does not stop the others."""
+    whole = matrices.isfinite().flatten(1).all(1)
+    values, vectors = torch.linalg.eigh(torch.where(whole[:, None, None], matrices, 0))
+    return torch.where(whole[:, None], values, torch.nan), vectors
+
+
 def _ritz(diagonal: Tensor, below: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ritz values (B, m), largest first, eigenvectors (B, m, m) and error bounds (B, m)."""
     side = below[:, : steps - 1]
     matrix = torch.diag_embed(diagonal[:, :steps])
     matrix = matrix + torch.diag_embed(side, 1) + torch.diag_embed(side, -1)
-    values, rotation = (found.flip(-1) for found in torch.linalg.eigh(matrix))
+    values, rotation = (found.flip(-1) for found in eigh(matrix))
     residual = below[:, steps - 1 : steps] * rotation[:, -1].abs()
     apart = (values[:, :, None] - values[:, None, :]).abs()
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)

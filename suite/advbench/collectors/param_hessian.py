@@ -13,6 +13,7 @@ from torch import Tensor
 from advbench.collectors.base import Collector, Measure, Measures, Scene, measure
 from advbench.collectors.lanczos import Krylov, density, lanczos, trace
 from advbench.collectors.weight_products import MOVES, Loss, WeightHessian
+from advbench.memory import SHARE, free
 from advbench.seeds import generator
 
 CURVATURE = "nats per squared weight unit"
@@ -33,8 +34,7 @@ class ParamHessian(Collector):
     about = "How sharply the mean clean and adversarial loss bend as the weights change."
     paper = "Yamada et al. 2021, arXiv 2102.02950"
 
-    examples: int = Field(default=256, ge=1)
-    """The first so many of the examples."""
+    examples: int | None = Field(default=256, ge=1)
     top: int = Field(default=5, ge=1)
     """Largest eigenvalues to find."""
     tolerance: float = Field(default=1e-3, gt=0)
@@ -48,27 +48,35 @@ class ParamHessian(Collector):
 
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
-        looked = scene.only(self.examples)
         moves = scene.threat.norm in MOVES
         losses: tuple[Loss, ...] = ("fixed", "moving", "clean") if moves else ("fixed", "clean")
         values: dict[str, Measure] = {}
         arrays: dict[str, Tensor] = {}
-        notes = [f"{len(looked.x)} examples"]
+        notes = [f"{len(scene.x)} examples"]
         if not moves:
             norm = scene.threat.norm
             notes.append(f"moving attack: under {norm} its direction is constant almost everywhere, so it is the fixed")
         for loss in losses:
-            hessian = WeightHessian(looked, loss)
+            hessian = WeightHessian(scene, loss)
             found = self._measure(hessian, values, arrays)
             notes.append(f"{loss}: {hessian.products} Hessian-vector products in {hessian.size} weights")
             off = float((found.errors[0, : self.top] / found.values.abs().amax().clamp_min(1e-300)).max())
             if off > self.tolerance:
                 notes.append(
-                    f"{loss}: after {self.steps} steps the largest values are known to {off:.1g} of the largest"
+                    f"{loss}: after {found.values.shape[1]} steps the largest values are known to {off:.1g} of the largest"
                 )
+            if not found.values.isfinite().all():
+                notes.append(f"{loss}: the loss or its curvature is not finite on these examples")
             if self.top > hessian.size:
                 notes.append(f"top = {self.top} is above the number of weights, {hessian.size}")
         return Measures(values, arrays, tuple(notes))
+
+    def _fitting(self, hessian: WeightHessian) -> int:
+        """The steps whose vectors the memory holds: each is as large as the network."""
+        leaf, memory = hessian.leaves[0], free(hessian.leaves[0].device)
+        if memory is None:
+            return self.steps
+        return max(2, min(self.steps, int(SHARE * memory / (hessian.size * leaf.element_size()))))
 
     def _measure(self, hessian: WeightHessian, values: dict[str, Measure], arrays: dict[str, Tensor]) -> Krylov:
         loss, like = hessian.loss, hessian.leaves[0]
@@ -77,7 +85,8 @@ class ParamHessian(Collector):
         def normal() -> Tensor:
             return torch.randn(1, hessian.size, generator=draw, dtype=like.dtype, device=like.device)
 
-        found = lanczos(hessian, normal(), steps=self.steps, top=self.top, tolerance=self.tolerance)
+        steps = self._fitting(hessian)
+        found = lanczos(hessian, normal(), steps=steps, top=self.top, tolerance=self.tolerance)
         total, error = trace(hessian, found, [normal().sign() for _ in range(self.probes)])
         taken = found.values.shape[1]
         more = [lanczos(hessian, normal(), steps=taken, top=taken, tolerance=0) for _ in range(self.runs - 1)]

@@ -45,17 +45,16 @@ class Sharpness(Collector):
     about = "How much the mean adversarial and clean loss rise when the weights move a little."
     paper = "Li et al., NeurIPS 2018, arXiv 1712.09913; Foret et al., ICLR 2021, arXiv 2010.01412"
 
-    examples: int = Field(default=256, ge=1)
-    """The first so many of the examples."""
+    examples: int | None = Field(default=256, ge=1)
     curve: Adversaries = "regenerated"
     """Adversarial examples along the curve: made anew at each point (as AWP's figures), or those of the start."""
     steps: int = Field(default=10, ge=1)
     """PGD steps of eps/4 where they are made anew."""
     reach: float = Field(default=1.0, gt=0)
     """Curve and surface go from -reach to reach (the paper: 1)."""
-    points: int = Field(default=21, ge=3)
+    points: int = Field(default=11, ge=3)
     """Of the curve."""
-    side: int = Field(default=9, ge=0)
+    side: int = Field(default=7, ge=0)
     """Points of the surface each way; 0: no surface."""
     sam: tuple[float, ...] = (0.05, 0.1)
     """Radii rho, in weight units (SAM: 0.05)."""
@@ -70,21 +69,20 @@ class Sharpness(Collector):
 
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
-        looked = scene.only(self.examples)
-        weights = {name: value.detach() for name, value in looked.parameters().items()}
+        weights = {name: value.detach() for name, value in scene.parameters().items()}
         values: dict[str, Measure] = {}
         arrays: dict[str, Tensor] = {}
-        for loss, images in (("adversarial", looked.adversarial), ("clean", looked.x)):
-            values |= self._cases(looked, weights, loss, images)
-            self._surface(looked, weights, loss, images, arrays)
-            self._curve(looked, weights, loss, images, arrays)
+        for loss, images in (("adversarial", scene.adversarial), ("clean", scene.x)):
+            values |= self._cases(scene, weights, loss, images)
+            self._surface(scene, weights, loss, images, arrays)
+            self._curve(scene, weights, loss, images, arrays)
             values[f"{loss}_curve_rise"] = measure(
                 arrays[f"{loss}_curve"][[0, -1]].mean() - arrays[f"{loss}_curve"][self.points // 2],
                 "nats",
                 f"rise of the {loss} loss at the two ends of the curve, filter-normalised {self.reach:g}, mean",
             )
         notes = (
-            f"{len(looked.x)} examples",
+            f"{len(scene.x)} examples",
             f"curve: adversarial examples {self.curve}" + f", PGD-{self.steps}" * (self.curve == "regenerated"),
             "surface, worst and average cases: adversarial examples frozen at the unmoved weights",
         )

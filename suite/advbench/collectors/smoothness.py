@@ -29,8 +29,7 @@ class Smoothness(Collector):
     about = "How fast the gradient of the clean and the adversarial loss changes as the weights move."
     paper = "Kanai et al. 2021, arXiv 2103.01400"
 
-    examples: int = Field(default=128, ge=1)
-    """The first so many of the examples."""
+    examples: int | None = Field(default=128, ge=1)
     sizes: tuple[float, ...] = Field(default=(3e-2, 1e-2, 3e-3, 1e-3), min_length=2)
     """h, as shares of the weights' own length."""
     steps: int = Field(default=10, ge=1)
@@ -38,15 +37,14 @@ class Smoothness(Collector):
 
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
-        looked = scene.only(self.examples)
-        weights = {name: value.detach() for name, value in looked.parameters().items()}
-        source = generator(looked.x.device, looked.seed, self.name)
+        weights = {name: value.detach() for name, value in scene.parameters().items()}
+        source = generator(scene.x.device, scene.seed, self.name)
         way = filter_normalized(normal(weights, source), weights)
         values: dict[str, Measure] = {}
         at = torch.tensor(self.sizes, dtype=torch.float64)
         arrays = {"sizes": at}
-        for ball in (None, *norms(looked.threat, looked.x[0].numel())):
-            rates = torch.tensor([self._rate(looked, weights, way, size, ball) for size in self.sizes])
+        for ball in (None, *norms(scene.threat, scene.x[0].numel())):
+            rates = torch.tensor([self._rate(scene, weights, way, size, ball) for size in self.sizes])
             name = f"adversarial_{ball.norm}" if ball else "clean"
             said = f"{ball.norm} {ball.eps:.3g} adversarial" if ball else "clean"
             arrays[f"{name}_rate"] = rates
@@ -56,7 +54,7 @@ class Smoothness(Collector):
             values[f"{name}_slope"] = measure(
                 log_slope(at, rates), "1", f"log-log slope of that over h: 0 is smooth, -1 jumps ({said})"
             )
-        return Measures(values, arrays, (f"{len(looked.x)} examples, PGD-{self.steps} made anew at both ends",))
+        return Measures(values, arrays, (f"{len(scene.x)} examples, PGD-{self.steps} made anew at both ends",))
 
     def _rate(self, scene: Scene, weights: Weights, way: Weights, size: float, ball: Threat | None) -> float:
         slopes: list[Weights] = []
