@@ -55,18 +55,21 @@ class Spoils(Collector):
 
 
 class Net(nn.Module):
-    """Batch norm, dropout and a buffer that each forward pass moves."""
+    """Batch norm, dropout, a buffer that each forward pass moves, and one that it puts another tensor in place of."""
 
     calls: Tensor
+    latest: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
         self.head = nn.Linear(144, 10)
         self.register_buffer("calls", torch.zeros(()), persistent=False)
+        self.register_buffer("latest", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
+        self.latest = x.detach().mean().view(1)
         return self.head(self.body(x))
 
 
@@ -106,14 +109,15 @@ EVERY = [find.build(find.part(Collector, name), {}) for name in find.names(find.
 
 @pytest.mark.parametrize("collector", [*EVERY, Spoils()], ids=lambda collector: collector.name)
 def test_nothing_of_the_model_is_changed(net, digits_test, collector):
-    before, kept = state(net), [p.grad for p in net.parameters()]
+    before, kept = state(net), [*(p.grad for p in net.parameters()), *net.buffers()]
 
     dies = pytest.raises(RuntimeError, match="and dies") if isinstance(collector, Spoils) else nullcontext()
     with dies:
         assert collect(net, first(digits_test, 12), THREAT, [collector], batch=64)[collector.name].values
 
     assert same(state(net), before)
-    assert all(now is then for now, then in zip((p.grad for p in net.parameters()), kept, strict=True))
+    now = [*(p.grad for p in net.parameters()), *net.buffers()]
+    assert all(held is before for held, before in zip(now, kept, strict=True))
 
 
 def test_the_check_above_sees_a_change(net):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advbench.attacks.base import Attack
@@ -66,10 +66,12 @@ def collect(
             attack=attack or PGD(),
             say=say,
         )
+        # One for each count of examples, so that those who ask for as many share the adversarial ones.
+        scenes = {collector.examples: scene.only(collector.examples) for collector in collectors}
         for collector in collectors:
             torch.manual_seed(derive(seed, "collect", collector.name))
             try:
-                measures = collector.collect(scene.only(collector.examples))
+                measures = collector.collect(scenes[collector.examples])
             except NotApplicable as reason:
                 measures = Measures({}, notes=(f"not applicable: {reason}",))
             if not steady:
@@ -89,7 +91,9 @@ def frozen(model: nn.Module) -> Generator[None]:
     modes = [(module, module.training) for module in model.modules()]
     needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
-    state = {name: value.detach().clone() for name, value in _state(model).items()}
+    # What each module holds, for a forward pass may put another tensor in a buffer's place; and the values.
+    buffers = [(vars(module)["_buffers"], {**vars(module)["_buffers"]}) for module in model.modules()]
+    values = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     try:
         model.eval()
         for parameter in model.parameters():
@@ -100,18 +104,16 @@ def frozen(model: nn.Module) -> Generator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        for held, before in buffers:
+            held.clear()
+            held.update(before)
         with torch.no_grad():
-            for name, value in _state(model).items():
-                value.copy_(state[name])
+            for tensor, value in values:
+                tensor.copy_(value)
         for parameter, needs in needed:
             parameter.requires_grad_(needs)
         for parameter, grad in grads:
             parameter.grad = grad
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    # Not state_dict(), which leaves out the buffers that are not saved.
-    return {**dict(model.named_parameters()), **{f"buffer {name}": value for name, value in model.named_buffers()}}
 
 
 def _format(model: nn.Module) -> torch.dtype:

@@ -45,7 +45,10 @@ def test_the_first_examples_meet_what_they_meet_among_all(scene):
     part = whole.only(10)
 
     assert len(part.x) == 10
-    assert torch.equal(part.adversarial, whole.adversarial[:10])
+    alone = part.adversarial
+    assert "adversarial" not in vars(whole)
+    assert torch.allclose(alone, whole.adversarial[:10], atol=1e-12)
+    assert torch.equal(whole.only(10).adversarial, whole.adversarial[:10])
     assert whole.only(None) is whole
     assert whole.only(99) is whole
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from advbench.collectors.base import NotApplicable
@@ -44,6 +45,14 @@ def test_a_smooth_network_s_values_are_those_of_its_dense_hessian(scene, digits_
         assert float(found.arrays["clean_trace"][row]) == pytest.approx(float(values.sum()), rel=1e-6)
     assert "not piecewise linear" in found.notes[1]
     assert any("closed form" in note for note in found.notes)
+    assert "not applicable: gates, for the network has none" in found.notes
+    assert not any(name.startswith("gates") for name in found.values)
+
+
+def test_strengths_that_do_not_rise_are_refused():
+    for strengths in ((0.2, 0.1), (0.0, 1.0), (0.5, 0.5)):
+        with pytest.raises(ValidationError, match="should rise, and begin above 0"):
+            InputHessian(strengths=strengths)
 
 
 def test_the_closed_form_is_close_at_first_and_leaves_the_ascent_as_it_grows(scene, digits_test):

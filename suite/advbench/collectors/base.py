@@ -103,7 +103,7 @@ class Scene:
 
     def noise(self, name: str, rows: Tensor) -> BlockNoise:
         """The stream `name` for the examples in `rows` (B,): numbers belong to examples, whatever the batch."""
-        return BlockNoise(self.x.device, derive(self.seed, name), len(self.x), rows)
+        return BlockNoise(self.x.device, derive(self.seed, name), len((self.whole or self).x), rows)
 
     def map(self, work: Callable[[Tensor], Mapping[str, Tensor]], cost: float = 1) -> dict[str, Tensor]:
         """`work` on the places (B,) of the examples, batch by batch; its tensors (B, ...) are joined to (N, ...).
@@ -117,8 +117,11 @@ class Scene:
 
     @cached_property
     def adversarial(self) -> Tensor:
-        """The attack's candidates for all examples, (N, C, H, W). Made once. Raises NotApplicable."""
-        if self.whole is not None:
+        """The attack's candidates for all examples, (N, C, H, W). Made once. Raises NotApplicable.
+
+        Those of the first examples are the whole scene's, and are made there only if somebody asks for all.
+        """
+        if self.whole is not None and "adversarial" in vars(self.whole):
             return self.whole.adversarial[: len(self.x)]
         self.needs_gradient()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from advbench.attacks.pgd import input_gradient
@@ -57,6 +57,13 @@ class InputHessian(Collector):
     probes: int = Field(default=10, ge=1)
     """Random vectors for the trace there."""
 
+    @field_validator("strengths")
+    @classmethod
+    def _rise(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(a < b for a, b in pairwise((0, *strengths))):
+            raise ValueError("should rise, and begin above 0")
+        return strengths
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         linear = self._piecewise_linear(scene)
@@ -75,7 +82,8 @@ class InputHessian(Collector):
             if where == "clean":
                 values |= self._energy(scene, found["vectors"], arrays)
         same = scene.map(lambda rows: {"same": agreement(scene.model, scene.x[rows], scene.adversarial[rows])}, 2)
-        values |= typical("gates", same["same"].nan_to_num(), "1", "share of ReLU gates that the attack leaves alone")
+        if not same["same"].isnan().any():
+            values |= typical("gates", same["same"], "1", "share of ReLU gates that the attack leaves alone")
         return Measures(values, arrays, self._notes(scene, linear, exact, same["same"]))
 
     def largest(self, scene: Scene) -> Tensor:

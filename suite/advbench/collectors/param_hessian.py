@@ -62,9 +62,8 @@ class ParamHessian(Collector):
             notes.append(f"{loss}: {hessian.products} Hessian-vector products in {hessian.size} weights")
             off = float((found.errors[0, : self.top] / found.values.abs().amax().clamp_min(1e-300)).max())
             if off > self.tolerance:
-                notes.append(
-                    f"{loss}: after {found.values.shape[1]} steps the largest values are known to {off:.1g} of the largest"
-                )
+                taken = found.values.shape[1]
+                notes.append(f"{loss}: after {taken} steps the largest values are known to {off:.1g} of the largest")
             if not found.values.isfinite().all():
                 notes.append(f"{loss}: the loss or its curvature is not finite on these examples")
             if self.top > hessian.size:
