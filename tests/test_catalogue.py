@@ -12,6 +12,7 @@ from advbench import catalogue, find
 KINDS = {
     "defenses": find.shipped("baselines"),
     "attacks": find.PACKAGE / "attacks",
+    "collectors": find.PACKAGE / "collectors",
     "datasets": find.PACKAGE / "data",
     "models": find.PACKAGE / "models",
 }

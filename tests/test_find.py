@@ -11,6 +11,8 @@ import pytest
 from advbench import find
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import PGD
+from advbench.collectors.base import Collector
+from advbench.collectors.input_hessian import InputHessian
 from advbench.data.base import Source
 from advbench.data.digits import Digits
 from advbench.models.base import Model
@@ -35,7 +37,13 @@ def write(folder: Path, text: str, name: str = "mine.py") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "expected"), [(Attack, "pgd", PGD), (Model, "digits-cnn", DigitsCnn), (Source, "digits", Digits)]
+    ("kind", "name", "expected"),
+    [
+        (Attack, "pgd", PGD),
+        (Collector, "input-hessian", InputHessian),
+        (Model, "digits-cnn", DigitsCnn),
+        (Source, "digits", Digits),
+    ],
 )
 def test_a_name_is_its_file(kind, name, expected):
     assert find.part(kind, name) is expected
@@ -46,10 +54,12 @@ def test_a_name_is_its_file(kind, name, expected):
     [
         (Attack, "pdg", "no attack 'pdg'; did you mean 'pgd'?"),
         (Attack, "auto-attack", "no attack 'auto-attack'; did you mean 'autoattack'?"),
+        (Collector, "input-hesian", "no collector 'input-hesian'; did you mean 'input-hessian'?"),
         (Model, "digits_cnn", "no model 'digits_cnn'; did you mean 'digits-cnn'?"),
         (Source, "digit", "no data set 'digit'; did you mean 'digits'?"),
         # What else lies in those folders is no part.
         (Attack, "library", f"no attack 'library'; known: {', '.join(find.names(find.PACKAGE / 'attacks'))}"),
+        (Collector, "lanczos", f"no collector 'lanczos'; known: {', '.join(find.names(find.PACKAGE / 'collectors'))}"),
         (Source, "subsets", f"no data set 'subsets'; known: {', '.join(find.names(find.PACKAGE / 'data'))}"),
     ],
 )

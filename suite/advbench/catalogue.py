@@ -21,6 +21,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
         return [_task(path) for path in sorted(task.shipped("tasks").rglob("*.toml"))]
     from advbench import find  # loads torch, which a list of task files does without
     from advbench.attacks.base import Attack
+    from advbench.collectors.base import Collector
     from advbench.data.base import Source
     from advbench.models.base import Model
 
@@ -30,6 +31,9 @@ def rows(kind: str) -> list[dict[str, Any]]:
         case "attacks":
             made = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
             return [{"name": _name(a), "about": _about(a), "paper": a.paper, "norms": list(a.norms)} for a in made]
+        case "collectors":
+            collectors = [find.part(Collector, name) for name in find.names(find.PACKAGE / "collectors")]
+            return [{"name": c.name, "about": c.about, "paper": c.paper} for c in collectors]
         case "datasets":
             sources = [find.part(Source, name) for name in find.names(find.PACKAGE / "data")]
             return [{"name": s.name, "about": s.about} for s in sources]

@@ -53,6 +53,7 @@ class Kind(StrEnum):
     tasks = "tasks"
     defenses = "defenses"
     attacks = "attacks"
+    collectors = "collectors"
     datasets = "datasets"
     models = "models"
 

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 import advbench
 from advbench.attacks.base import Attack
 from advbench.attacks.library import Library as AttackLibrary
+from advbench.collectors.base import Collector
 from advbench.data import pool
 from advbench.data.base import DataSet, Source
 from advbench.defense import Defense
@@ -39,6 +40,10 @@ NO_PARTS = {"__init__", "base"} | {
     "decode",
     "fab_projections",
     "folders",
+    "gates",
+    "input_spectrum",
+    "lanczos",
+    "landscape",
     "library",
     "pool",
     "preact",
@@ -47,6 +52,7 @@ NO_PARTS = {"__init__", "base"} | {
     "squares",
     "stream",
     "subsets",
+    "weight_products",
 }
 """Files of the part folders that hold no part."""
 
@@ -59,14 +65,14 @@ def names(folder: Path) -> list[str]:
 
 
 def part(kind: type[P], name: str) -> type[P]:
-    """The attack, model or data source called `name`. Raises BadInput with the nearest known name.
+    """The attack, collector, model or data source called `name`. Raises BadInput with the nearest known name.
 
     `torchvision:resnet50` is a model of the family `torchvision`, which stands for all of that library's; so is
     `torchattacks:DIFGSM` an attack.
     """
-    folder = {Attack: "attacks", Model: "models", Source: "data"}[kind]  # type: ignore[index]
+    folder = {Attack: "attacks", Collector: "collectors", Model: "models", Source: "data"}[kind]  # type: ignore[index]
     known = names(PACKAGE / folder)
-    word = {Attack: "attack", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
+    word = {Attack: "attack", Collector: "collector", Model: "model", Source: "data set"}[kind]  # type: ignore[index]
     family, colon, member = name.partition(":")
     if family in known:
         inside = importlib.import_module(f"advbench.{folder}.{family.replace('-', '_')}")

@@ -1,0 +1,1 @@
+"""Collectors, one quantity a file: what a trained model's loss looks like around it, in numbers with units."""

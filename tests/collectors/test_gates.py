@@ -1,0 +1,50 @@
+"""Gates are counted as they are, whoever calls the ReLU."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from advbench.collectors.gates import agreement, open_share
+
+
+class Called(nn.Module):
+    """ReLU(x) by a module, in place, by a function or as a clamp."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1) * 1.0
+        calls = {
+            "module": lambda: nn.ReLU()(flat),
+            "in place": lambda: nn.ReLU(inplace=True)(flat),
+            "function": lambda: F.relu(flat),
+            "method": lambda: flat.relu(),
+            "clamp": lambda: flat.clamp_min(0),
+            "leaky": lambda: F.leaky_relu(flat),
+            "prelu": lambda: nn.PReLU()(flat),
+            "relu6": lambda: nn.ReLU6()(flat),
+        }
+        return calls[self.how]()
+
+
+@pytest.mark.parametrize("how", ["module", "in place", "function", "method", "clamp", "leaky", "prelu", "relu6"])
+def test_agreement_and_openness_are_counts_of_signs(how):
+    x = torch.tensor([[1.0, -1, 2, -2], [1, 1, 1, 1]])
+    other = torch.tensor([[1.0, 1, -2, -2], [-1, 1, 1, 0]])
+
+    assert agreement(Called(how), x, other).tolist() == [0.5, 0.5]
+    assert open_share(Called(how), x).tolist() == [0.5, 1.0]
+
+
+def test_a_network_without_gates_has_no_share():
+    x = torch.rand(2, 1, 2, 2)
+
+    assert all(math.isnan(value) for value in agreement(nn.Flatten(), x, x).tolist())
+    assert all(math.isnan(value) for value in open_share(nn.Flatten(), x).tolist())

@@ -1,0 +1,72 @@
+"""Per-example gradients against a backward pass for each, and shares by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advbench.collectors.influence import Influence, gradient_lengths, top_share
+from advbench.collectors.input_hessian import InputHessian
+from advbench.losses import cross_entropy
+
+
+def expected(scene, images: Tensor) -> Tensor:
+    leaves = scene.parameters()
+    found = []
+    for row in range(len(images)):
+        loss = cross_entropy(scene.with_parameters(leaves, images[row : row + 1]), scene.y[row : row + 1]).sum()
+        parts = torch.autograd.grad(loss, list(leaves.values()))
+        found.append(torch.cat([part.flatten() for part in parts]).norm())
+    return torch.stack(found)
+
+
+class Stubborn(nn.Module):
+    """What vmap has no rule for: a value that steers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if float(x.detach().sum()) > -1e9 else -x
+
+
+def test_lengths_are_those_of_a_backward_pass_for_each(scene):
+    looked = scene(12, batch=5)
+
+    lengths, how = gradient_lengths(looked, looked.adversarial)
+
+    assert torch.allclose(lengths, expected(looked, looked.adversarial), rtol=1e-9)
+    assert "vmap" in how
+
+
+def test_what_vmap_cannot_do_is_done_one_by_one(scene, digits_cnn):
+    looked = scene(6, model=nn.Sequential(Stubborn(), *digits_cnn).double())
+
+    lengths, how = gradient_lengths(looked, looked.x)
+
+    assert torch.allclose(lengths, expected(looked, looked.x), rtol=1e-9)
+    assert "one by one" in how
+
+
+def test_the_share_of_the_top_tenth():
+    lengths = torch.ones(20)
+    assert float(top_share(lengths)) == pytest.approx(0.1)
+    lengths[3], lengths[7] = 3.0, 4.0
+    assert float(top_share(lengths)) == pytest.approx(25 / 43)
+    assert float(top_share(1e-30 * lengths)) == pytest.approx(25 / 43)
+    assert float(top_share(torch.tensor([2.0, 1.0]))) == pytest.approx(0.8)
+
+
+def test_numbers_are_those_of_the_arrays_and_batches_change_nothing(scene):
+    whole, small = (Influence().collect(scene(30, batch=batch)) for batch in (256, 7))
+
+    assert whole.arrays["louder"].shape == (30,)
+    ratio = whole.arrays["adversarial_length"] / whole.arrays["clean_length"]
+    assert whole.values["louder_median"].value == pytest.approx(float(ratio.quantile(0.5)))
+    for name, found in whole.values.items():
+        assert small.values[name].value == pytest.approx(found.value, rel=1e-8), name
+    assert -1 <= (whole.values["louder_with_curvature"].value or 9) <= 1
+
+
+def test_the_input_curvature_is_that_of_its_own_collector(scene):
+    looked = scene(9)
+
+    assert torch.allclose(InputHessian().largest(looked), InputHessian().collect(looked).arrays["clean_values"][:, 0])
