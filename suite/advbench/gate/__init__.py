@@ -1,0 +1,1 @@
+"""`advbench check`: does a new result hold what an old one reached?"""
