@@ -17,7 +17,6 @@ from advbench.gate.limits import ALPHA, ROBUST_ALPHA, accuracy, failing, passes,
 from advbench.record import Cost
 from advbench.spec import BadInput
 
-
 Sides = Callable[..., tuple[Group, Group]]
 
 

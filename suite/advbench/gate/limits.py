@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from statistics import fmean, variance
 from typing import Any, Literal
@@ -47,7 +47,7 @@ class Limit:
     """With its numbers, in a line."""
     advice: tuple[str, ...] = ()
     """What would decide it, and what is decided now."""
-    numbers: dict[str, float] | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def accuracy(
