@@ -165,7 +165,8 @@ How often the statistics of `advbench compare` and `advbench check` err, in perc
 `mnist-linf`, seed by seed. A share of 5.0 is known to 0.2 (one standard error).
 
 * *rejects*: two equal sides are called different at the 5 % level. At most 6.
-* *PASS at -1*: the new one is worse by exactly the margin of 1 point and passes. At most 5.
+* *PASS at -1*: the new one is worse by exactly the margin of 1 point and passes. At most 5; of two checkpoints the
+  tests sum it over every outcome.
 * *FAIL at -2*: the new one is worse by 2 points and the gate, judging robust and clean accuracy, FAILs by the robust
   one: its power.
 * *discordance*: the share of examples on which a checkpoint of one side and one of the other disagree, before a seed

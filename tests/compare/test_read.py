@@ -122,7 +122,7 @@ def test_tables_that_are_not_what_the_record_was_written_with(laid: Path):
     whole = file.read_bytes()
 
     file.write_bytes(whole[:-50])
-    assert "not those that the record was written with" in refused(folder)
+    assert "not the file that the record was written with" in refused(folder)
     assert "not a whole table of examples" in refused(resaved(folder, whole[:-50]))
     assert "not a whole table of examples" in refused(resaved(folder, b""))
     file.unlink()
