@@ -220,9 +220,8 @@ def tell_limits(rng: np.random.Generator) -> None:
     print("10,000 examples, discordance 10 %, three seeds each. Seeds whose spread differs are what Welch's degrees of")
     print("freedom are for. A defense of which one seed in ten collapses (by 30 points) is another matter: three seeds")
     print("show none in 73 of 100 cases, and what was not seen is in no interval. Its mean accuracy is 3 points lower,")
-    print(
-        "and it still PASSes a margin of 1 point in the share below. Flags, not statistics, catch a seed that did collapse."
-    )
+    print("and it still PASSes a margin of 1 point in the share below. Flags, not statistics, catch a seed that did")
+    print("collapse.")
     print(head("spread of A", "spread of B", "collapses in B", "", "rejects", "PASS"))
     for a, b, collapse in ((0, 3, 0), (3, 0, 0), (0.5, 1.3, 0), (0.5, 0.5, 0.1)):
         # With collapses B is as good as A but for them, so that nothing else is rejected or passed.
