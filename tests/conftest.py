@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -155,6 +156,12 @@ def command(command_env: dict[str, str]):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def lay_record() -> Callable[..., Path]:
+    """A function: results folder, label, seed, verdicts under attack... -> the folder of the record that says so."""
+    return runpy.run_path(str(REPO / "tests" / "hand_made.py"))["lay"]
 
 
 @pytest.fixture(autouse=True)

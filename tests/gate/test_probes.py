@@ -1,0 +1,73 @@
+"""New flags, failed jobs, and the same job with another outcome."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advbench.compare.read import read
+from advbench.gate.probes import drift, flags
+from advbench.record import Flag
+
+STANDS = np.arange(20) % 4 > 0
+DEAD, MASKED = Flag(name="dead", message="one class"), Flag(name="zero-gradient", message="masked")
+
+
+def groups(tmp_path: Path, lay_record, old: dict[str, Any], new: dict[str, Any], stands: np.ndarray = STANDS):
+    lay_record(tmp_path / "old", "a", 0, STANDS, **old)
+    lay_record(tmp_path / "new", "a", 0, stands, **new)
+    return read(tmp_path / "old")[0], read(tmp_path / "new")[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ((), (), "PASS"),
+        ((DEAD,), (DEAD,), "PASS"),
+        ((DEAD,), (), "PASS"),
+        ((), (DEAD,), "FAIL"),
+        ((DEAD,), (MASKED, DEAD), "FAIL"),
+    ],
+)
+def test_only_a_new_flag_fails(tmp_path: Path, lay_record, old, new, verdict):
+    limit = flags(*groups(tmp_path, lay_record, {"flags": old}, {"flags": new}))
+
+    assert limit.verdict == verdict
+    assert ("zero-gradient (masked)" in limit.said) == (MASKED in new)
+
+
+def test_a_job_that_fails_now_is_new(tmp_path: Path, lay_record):
+    old, new = groups(tmp_path, lay_record, {}, {"status": "failed", "error": "x\nRuntimeError: loss"})
+
+    assert flags(old, new).verdict == "FAIL"
+    assert flags(old, new).said == "new: seed 0: FAILED (RuntimeError: loss)"
+
+
+OTHER = STANDS.copy()
+OTHER[:6] = ~OTHER[:6]
+
+
+@pytest.mark.parametrize(
+    ("stands", "provenance", "verdict", "said"),
+    [
+        (STANDS, {}, "PASS", "with the same outcome"),
+        (OTHER, {}, "FAIL", "on the same build came out otherwise: seed 0: 6 verdicts"),
+        (STANDS, {"weights_sha256": {"best": "x"}}, "FAIL", "seed 0: 0 verdicts, and other weights"),
+        (OTHER, {"torch": "2.16.0"}, "PASS", "the software changed, .*6 verdicts .torch 2.15.0 there, 2.16.0 here"),
+        (OTHER, {"deterministic": False}, "PASS", "accelerators sum in any order"),
+    ],
+)
+def test_drift_is_told_apart_from_seeds(tmp_path: Path, lay_record, stands, provenance, verdict, said):
+    limit = drift(*groups(tmp_path, lay_record, {}, {"provenance": provenance}, stands))
+
+    assert limit
+    assert limit.verdict == verdict
+    assert re.search(said, limit.said)
+
+
+def test_other_jobs_do_not_drift(tmp_path: Path, lay_record):
+    assert drift(*groups(tmp_path, lay_record, {}, {"id": "another"}, OTHER)) is None
