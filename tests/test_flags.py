@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from advbench.data.base import DataSet, Examples
 from advbench.data.subsets import choose
 from advbench.record import Epoch, Flag
 from advbench.scores import Verdicts
-from advbench.signs import connected, signs
 from advbench.task import Data
 from advbench.threat import Threat
 
@@ -157,12 +155,9 @@ def another(digits: DataSet) -> nn.Module:
 def verdicts(judged, digits_test):
     """A function: model, threat -> verdicts on 64 digits, with what the model shows of itself."""
 
-    def make(model: nn.Module, threat: Threat = LINF, ladder: Sequence[Attack] = LADDER) -> Verdicts:
+    def make(model: nn.Module, threat: Threat = LINF, ladder: Sequence[Attack] = LADDER, **how: Any) -> Verdicts:
         few = Examples(digits_test.stored[:64], digits_test.labels[:64], digits_test.index[:64], digits_test.peak)
-        x, y = few.pixels(slice(0, 64)), few.labels
-        model.eval()
-        found = judged(connected(model, x), few, ladder, threat, curve=[])
-        return replace(found, signs=signs(model, x, y))
+        return judged(model, few, ladder, threat, curve=[], **how)
 
     return make
 
@@ -233,6 +228,33 @@ def test_one_flat_example_in_twenty_is_no_mask(digits_cnn, verdicts):
     found.ledger.flat[correct[: twentieth + 1]] = True
     [flag] = flags.of_evaluation(found)
     assert (flag.name, flag.evidence["flat"]) == ("zero-gradient", twentieth + 1)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_a_masked_gradient_leaves_the_dear_rungs_out_and_nothing_else_does(kind, digits_cnn, verdicts):
+    found = verdicts(KNOWN[kind][1](digits_cnn), doubt=flags.masked)
+
+    raised = {flag.name: flag for flag in flags.of_evaluation(found)}
+    if kind in ("gradient killer", "quantised input", "jpeg"):
+        assert found.scores.robust is None
+        assert raised["stopped"].evidence == {
+            "because": ["zero-gradient", "unbounded-attack-fails"],
+            "left": ["square"],
+        }
+    else:
+        assert found.scores.robust is not None
+        assert "stopped" not in raised
+
+
+def test_a_model_of_one_class_is_not_stopped(digits_test, verdicts):
+    class Always(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.eye(10)[3].expand(len(x), 10) + 0 * x.sum()
+
+    found = verdicts(Always(), doubt=flags.masked)
+
+    assert found.stopped == ()
+    assert found.scores.robust == found.scores.clean.model_copy(update={"protocol": found.scores.robust.protocol})
 
 
 def test_noise_is_not_told_as_dependence_on_the_batch(digits_cnn, verdicts):

@@ -86,7 +86,7 @@ def _overfitted(history: Sequence[Epoch], eps: float, largest: float) -> list[Fl
 def of_evaluation(verdicts: Verdicts) -> list[Flag]:
     """All flags that the verdicts raise, those first that a look at the model raises before any attack."""
     looks = (_non_finite, _softmax, _stochastic, _batch_dependent, _optimises, _zero_gradient)
-    return [flag for rule in (*looks, *outcomes.RULES) for flag in rule(verdicts)]
+    return [flag for rule in (*looks, *outcomes.RULES, _stopped) for flag in rule(verdicts)]
 
 
 def masked(verdicts: Verdicts) -> tuple[str, ...]:
@@ -205,5 +205,20 @@ def _zero_gradient(verdicts: Verdicts) -> list[Flag]:
                 "attacks": list(verdicts.gradient_rungs),
             }
             | ({n: getattr(signs, n) for n in ("disconnected", "saturated", "logits_flat")} if signs else {}),
+        )
+    ]
+
+
+def _stopped(verdicts: Verdicts) -> list[Flag]:
+    """The ladder was left before its dear rungs, so there is no robust accuracy."""
+    if not verdicts.stopped:
+        return []
+    left = [name for name in verdicts.rungs if name not in verdicts.ledger.done]
+    return [
+        Flag(
+            name="stopped",
+            message=f"{', '.join(left)} were left out after {' and '.join(verdicts.stopped)}, so there is no robust "
+            "accuracy; attack the model in another way, or set stop = false to climb on",
+            evidence={"because": list(verdicts.stopped), "left": left},
         )
     ]

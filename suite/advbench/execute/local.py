@@ -234,7 +234,8 @@ def outcome(record: Record) -> str:
     if record.error:
         return record.reason
     scores = record.scores
-    if scores is None or scores.robust is None:
+    if scores is None:
         return ""
     raised = f", {', '.join(flag.name for flag in record.flags)}" if record.flags else ""
-    return f"clean {scores.clean.accuracy:.1%}, robust {scores.robust.accuracy:.1%}{raised}"
+    robust = f"robust {scores.robust.accuracy:.1%}" if scores.robust else "no robust accuracy"
+    return f"clean {scores.clean.accuracy:.1%}, {robust}{raised}"
