@@ -66,7 +66,7 @@ def test_what_is_broken_at_a_radius_is_broken_at_the_larger_ones(judged, digits_
 
 def test_the_curve_counts_what_a_rung_found_within_the_radius(judged):
     # PGD finds nothing without a gradient; the rung found a point at a distance of 0.8 * 0.15 = 0.12.
-    found = judged(Flat(), bright(140), [Knows()], Threat("Linf", 0.15), curve=["1/10", "3/25", "3/20"])
+    found = judged(Flat(), bright(140), [Knows()], Threat("Linf", 0.15), curve=["1/10", "3/25", "3/20"], classes=2)
 
     assert found.scores.robust.accuracy == 0
     assert found.scores.curve == {"1/10": 1, "3/25": 0, "3/20": 0}
@@ -75,7 +75,7 @@ def test_the_curve_counts_what_a_rung_found_within_the_radius(judged):
 
 
 def test_where_nothing_is_known_there_is_no_distance(judged):
-    found = judged(Flat(), bright(250), [FGSM()], Threat("Linf", 0.1), curve=[])
+    found = judged(Flat(), bright(250), [FGSM()], Threat("Linf", 0.1), curve=[], classes=2)
 
     assert found.ledger.distance.isinf().all()
     assert found.scores.distance is None
@@ -98,7 +98,7 @@ def test_a_ball_that_holds_all_images_leaves_an_honest_model_nothing(judged, dig
 
 
 def test_a_model_without_a_gradient_stands_in_any_ball(judged):
-    found = judged(Flat(), bright(250), [FGSM()], Threat("Linf", 0.1), curve=[], alone=6)
+    found = judged(Flat(), bright(250), [FGSM()], Threat("Linf", 0.1), curve=[], alone=6, classes=2)
 
     assert found.ledger.withstood["sign/unbounded"].tolist() == [1] * 6
 

@@ -170,7 +170,7 @@ def test_a_linear_model_s_robust_accuracy_is_the_closed_form_at_every_radius(jud
     assert 0.95 > exact[radii[0]] > exact[radii[1]] > exact[radii[2]] > exact[radii[3]] > 0
 
     attacks = [FGSM(), PGD(steps=20)]
-    found = judged(model, test, attacks, Threat(norm, radii[2]), curve=[str(eps) for eps in radii]).scores
+    found = judged(model, test, attacks, Threat(norm, radii[2]), curve=[str(eps) for eps in radii], classes=2).scores
 
     assert found.clean.accuracy == (signed > 0).double().mean()
     # One step is the whole answer for a plane, so all three agree.
@@ -188,7 +188,9 @@ def test_the_nearest_fooling_point_of_a_plane_is_found_however_far_it_is(judged,
     test = Examples(x, (margin > 0).long(), torch.arange(40), 255)
     radii = RADII[norm]
 
-    found = judged(model, test, [FGSM()], Threat(norm, radii[0]), curve=[str(eps) for eps in radii], distances=True)
+    found = judged(
+        model, test, [FGSM()], Threat(norm, radii[0]), curve=[str(eps) for eps in radii], distances=True, classes=2
+    )
 
     # FAB oversteps by 5 %, and ten halvings leave a thousandth of that; fp32 logits decide which side a point is on.
     assert (found.ledger.distance >= exact - 1e-5).all()

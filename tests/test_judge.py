@@ -114,11 +114,11 @@ def test_the_ledger_counts_what_the_detector_lets_through_only(judged):
     strict.reject = lambda x: 0.5 - x.flatten(1)[:, 0]  # type: ignore[assignment]
     attack, threat = [PGD(steps=5, random_start=False)], Threat("Linf", 0.15)
 
-    assert judged(Sign(), test, attack, threat, curve=[]).scores.robust.accuracy == 0
-    guarded = judged(strict, test, attack, threat, curve=[])
+    assert judged(Sign(), test, attack, threat, curve=[], classes=2).scores.robust.accuracy == 0
+    guarded = judged(strict, test, attack, threat, curve=[], classes=2)
     assert guarded.scores.robust.accuracy == 1
     assert guarded.scores.rejected.accuracy == 0
-    assert judged(Sign(), test, attack, threat, curve=[]).scores.rejected is None
+    assert judged(Sign(), test, attack, threat, curve=[], classes=2).scores.rejected is None
 
 
 def test_an_untouched_image_that_is_refused_is_not_right(judged):
@@ -126,7 +126,7 @@ def test_an_untouched_image_that_is_refused_is_not_right(judged):
 
     test = Examples(torch.tensor([153, 255], dtype=torch.uint8).view(2, 1, 1, 1), ONE[:2], torch.arange(2), 255)
 
-    found = judged(Guarded(), test, [PGD(steps=1)], Threat("Linf", 0.01), curve=[])
+    found = judged(Guarded(), test, [PGD(steps=1)], Threat("Linf", 0.01), curve=[], classes=2)
 
     assert found.scores.clean.accuracy == 0.5
     assert found.scores.rejected.accuracy == 0.5

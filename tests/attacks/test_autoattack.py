@@ -13,7 +13,7 @@ from pyautoattack import AutoAttack as Package
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from advbench import evaluate
+from advbench import block
 from advbench.attacks import autoattack
 from advbench.attacks.autoattack import PARTS, AutoAttack, AutoAttackPart
 from advbench.attacks.base import Attack
@@ -69,7 +69,7 @@ def some(digits_test: Examples) -> Examples:
 @pytest.mark.parametrize("threat", THREATS, ids=lambda t: t.norm)
 def test_the_ladder_is_one_standard_evaluation_of_the_package(judged, digits_cnn, some, monkeypatch, threat):
     # The package gives one seed to all its parts; so does the ladder, for once.
-    monkeypatch.setattr(evaluate, "derive", lambda *names: 7)
+    monkeypatch.setattr(block, "derive", lambda *names: 7)
     # A batch of five is for our own attacks: the package draws its noise by the batch and gets the whole block.
     found = judged(digits_cnn, some, ladder(), threat, curve=[], alone=0, batch=5).ledger
     assert digits_cnn[0].weight.requires_grad
@@ -126,7 +126,7 @@ def test_below_four_classes_the_parts_that_need_four_are_left_out(judged, blobs,
 
 
 def test_below_four_classes_the_ladder_is_one_custom_evaluation_of_the_package(judged, blobs, monkeypatch):
-    monkeypatch.setattr(evaluate, "derive", lambda *names: 7)
+    monkeypatch.setattr(block, "derive", lambda *names: 7)
     model, data, threat = small(3), blobs(24), Threat("Linf", 0.08)
     found = judged(model, data, ladder(3), threat, classes=3, curve=[], alone=0).ledger
 
