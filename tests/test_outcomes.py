@@ -17,6 +17,7 @@ from advbench.outcomes import GAP, LEVEL, MISSED
 from advbench.record import Flag
 
 RUNGS = ("fgsm", "pgd", "apgd-t", "square")
+FOOT = RUNGS[:2]
 
 
 def column(*runs: tuple[int, int]) -> Tensor:
@@ -33,7 +34,7 @@ def verdicts(broken_by: Tensor | None = None, **withstood: Tensor) -> Any:
     ledger.withstood = named
     if broken_by is not None:
         ledger.broken_by = broken_by
-    return SimpleNamespace(rungs=RUNGS, gradient_rungs=RUNGS[:3], ledger=ledger, signs=None)
+    return SimpleNamespace(rungs=RUNGS, gradient_rungs=RUNGS[:3], foot=FOOT, ledger=ledger, signs=None)
 
 
 def told(found: Any) -> list[Flag]:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from advbench import distortions, severities
 from advbench.data.base import Examples
+from advbench.judge import judge
 from advbench.memory import Size
 from advbench.record import write_bytes
-from advbench.seeds import derive
+from advbench.seeds import derive, own_streams
 from advbench.spec import BadInput
 
 Found = dict[str, dict[int, float]]
@@ -65,12 +66,13 @@ def accuracies(
     journal: Path | None = None,
     key: str = "",
     tell: Callable[[str, int, int, str], None] = _silent,
+    votes: int = 1,
 ) -> Found:
     """The accuracy of `model`, which is in eval mode, under each corruption of `names` ("all") at each severity.
 
-    As in the ledger, logits that are not finite are wrong. `batch` examples go forward at a time, fewer where memory is
-    short. The `journal` file is written after every corruption, and what it holds for the same `key` and seed (weights,
-    data) is not done again. Raises BadInput as `corrupt` does, before anything runs.
+    Who is right is decided as in the ledger, by `judge` and its `votes`. `batch` examples go forward at a time, fewer
+    where memory is short. The `journal` file is written after every corruption, and what it holds for the same `key`
+    and seed (weights, data) is not done again. Raises BadInput as `corrupt` does, before anything runs.
     """
     names = severities.fitting(names, min(examples.pixels(slice(0, 1)).shape[2:]))
     key = f"{key}/{seed}"
@@ -80,20 +82,24 @@ def accuracies(
         if name in found:
             continue
         tell("evaluate", number, len(names), name)
-        found[name] = {s: _accuracy(model, examples, name, s, seed, size) for s in severities.SEVERITIES}
+        found[name] = {s: _accuracy(model, examples, name, s, seed, size, votes) for s in severities.SEVERITIES}
         if journal is not None:
             write_bytes(journal, json.dumps({"key": key, "found": found}).encode())
     return {name: found[name] for name in names}
 
 
-def _accuracy(model: nn.Module, examples: Examples, name: str, severity: int, seed: int, size: Size) -> float:
+def _accuracy(
+    model: nn.Module, examples: Examples, name: str, severity: int, seed: int, size: Size, votes: int
+) -> float:
     right = torch.zeros(len(examples), dtype=torch.bool, device=examples.device)
 
     def look(rows: Tensor) -> None:
-        logits = model(corrupt(name, severity, examples.pixels(rows), examples.index[rows], seed))
-        right[rows] = (logits.argmax(1) == examples.labels[rows]) & logits.isfinite().all(1)
+        images = corrupt(name, severity, examples.pixels(rows), examples.index[rows], seed)
+        right[rows] = judge(model, images, examples.labels[rows], votes).right
 
-    size.each(torch.arange(len(examples), device=examples.device), look)
+    # A model that draws random numbers draws the same ones again.
+    with own_streams(derive(seed, "corrupted", name, severity), examples.device):
+        size.each(torch.arange(len(examples), device=examples.device), look)
     return int(right.sum()) / len(examples)
 
 

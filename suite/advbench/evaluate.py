@@ -2,8 +2,8 @@
 
 Examples are cut into fixed blocks with seeds of their own. In each block the rungs go from cheap to dear: cheap
 ones meet every correct example, so that their score alone is known too; AutoAttack's parts meet what still
-stands, and a fixed sample alone. Who is broken is decided by the ledger only. Neither the batch size nor the
-number of workers changes a verdict.
+stands, and a fixed sample alone. Who is broken is decided by the ledger only. Of a model that answers the same each
+time, neither the batch size nor the number of workers changes a verdict.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from advbench.memory import Size, fitting
 from advbench.parallel import ALONE, Group
 from advbench.passes import Passes
 from advbench.scores import Verdicts, join, scores
-from advbench.seeds import derive
+from advbench.seeds import derive, own_streams
 from advbench.signs import Signs, connected, signs
 from advbench.task import Evaluation
 from advbench.threat import Threat
@@ -61,16 +61,17 @@ def evaluate(
     The model is put into eval mode and its parameters are frozen meanwhile, so that even an attack that calls
     `.backward()` computes input gradients only. In a `group` each process takes a block of its own, and all return the
     same; the first one alone reads and writes the journal. Where the cheap rungs at the ladder's foot raise a `doubt`,
-    the dear ones are left out. Raises BadInput for examples and models that nothing can be said about (`usable`).
+    the dear ones are left out. A model that draws random numbers draws the same ones again in the same batches. Raises
+    BadInput for examples and models that nothing can be said about (`usable`).
     """
     usable.labelled(test, classes)
     rungs = [part for attack in attacks for part in attack.parts(classes)]
     cheap = list(takewhile(lambda rung: rung.everywhere, rungs))
     dear = rungs[len(cheap) :]
+    foot = [rung.key for rung in cheap]
     sample = torch.linspace(0, len(test) - 1, min(how.alone, len(test))).round().long().unique()
     ladder = [(r.key, type(r).__name__, r.plain()) for r in rungs]
-    kept = {name: value for name, value in how.plain().items() if name not in ("batch", "stop", "corruptions")}
-    key = hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
+    keys = [_key(key, ladder, asked, threat) for asked in (how, how.model_copy(update={"stop": None}))]
     starts = range(0, len(test), how.block)
 
     def file(number: int) -> Path:
@@ -80,7 +81,9 @@ def evaluate(
         rows = slice(starts[number], starts[number] + how.block)
         usable.pixels(x := test.pixels(rows))
         ledger = Ledger.open(x, test.labels[rows], test.index[rows], how.votes or 1)
-        ledger.read(file(number), key)
+        # Whoever climbs on after all takes over what was done until the stop.
+        if not ledger.read(file(number), keys[0]) and how.stop is False:
+            ledger.read(file(number), keys[1])
         return ledger
 
     def work(number: int, ledger: Ledger, stages_of: Callable[[Block], list[Stage]]) -> None:
@@ -92,12 +95,12 @@ def evaluate(
                 continue
             started = time.perf_counter()
             block.watch = _pulse(tell, number * all_ + len(ledger.done), all_ * len(starts), name)
-            with _stream(test.device, derive(how.seed, "model", number, name)):
+            with own_streams(derive(how.seed, "model", number, name), test.device):
                 stage()
             ledger.done.append(name)
             ledger.seconds += time.perf_counter() - started
             if group.first:
-                ledger.write(file(number), key)
+                ledger.write(file(number), keys[0])
 
     def through(begun: Callable[[int], Ledger], stages_of: Callable[[Block], list[Stage]]) -> list[Ledger]:
         """Every block's ledger after these stages, on the CPU."""
@@ -112,13 +115,13 @@ def evaluate(
             heard = group.heard(None if mine is None else mine.to("cpu"))[: len(numbers)]
             if group.first:
                 for number, ledger in zip(numbers[1:], heard[1:], strict=True):
-                    ledger.write(file(number), key)
+                    ledger.write(file(number), keys[0])
             done += heard
         return done
 
     with frozen(model):
         probe = test.pixels(slice(0, PROBE))
-        with _stream(test.device, derive(how.seed, "model")):
+        with own_streams(derive(how.seed, "model"), test.device):
             usable.logits(model, probe[:2], classes)
             looked = _look(model, test, sample[:LOOK])
             joined = connected(model, probe[:2])
@@ -131,13 +134,22 @@ def evaluate(
             names = tuple(rung.key for rung in rungs)
             gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
             found = scores(whole, attacks, classes)
-            return Verdicts(names, gradient, whole, found, engines.told(), tuple(stopped), looked)
+            return Verdicts(names, gradient, tuple(foot), whole, found, engines.told(), tuple(stopped), looked)
 
         ledgers = through(opened, lambda block: block.first_stages(cheap))
-        if doubt and dear and how.stop is not False and (why := doubt(verdicts(ledgers))):
+        asks = doubt is not None and dear and how.stop is not False
+        # One process decides for all of them.
+        why = group.told(doubt(verdicts(ledgers)) if group.first else None) if asks and doubt else ()
+        if why:
             return verdicts(ledgers, why)
         ledgers = through(lambda number: ledgers[number], lambda block: block.further_stages(dear, len(cheap)))
         return verdicts(ledgers)
+
+
+def _key(key: str, ladder: Sequence[object], how: Evaluation, threat: Threat) -> str:
+    """What a journal's entry must be for."""
+    kept = {name: value for name, value in how.plain().items() if name not in ("batch", "corruptions")}
+    return hashlib.sha256(f"{key}/{ladder}/{kept}/{threat}".encode()).hexdigest()
 
 
 def _look(model: nn.Module, test: Examples, rows: Tensor) -> Signs | None:
@@ -158,25 +170,19 @@ def _look(model: nn.Module, test: Examples, rows: Tensor) -> Signs | None:
 @contextmanager
 def frozen(model: nn.Module) -> Generator[None]:
     """Inside, eval mode and no parameter gradients; as it was before on the way out."""
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    was_training = model.training
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Module by module: some may have been in eval mode already.
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    for parameter in frozen:
+    for parameter in trained:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        model.train(was_training)
-        for parameter in frozen:
+        for module, training in modes:
+            module.training = training
+        for parameter in trained:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def _stream(device: torch.device, seed: int) -> Generator[None]:
-    """A model that draws random numbers draws the same ones again, and nobody else's."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _pulse(tell: Tell, done: int, total: int, name: str) -> Callable[[Passes], None]:

@@ -92,11 +92,14 @@ def of_evaluation(verdicts: Verdicts) -> list[Flag]:
 def masked(verdicts: Verdicts) -> tuple[str, ...]:
     """Flags of the cheap rungs that leave dearer gradient attacks nothing to prove, or none: the names.
 
-    The gradient is zero, and not even an attack without a bound finds anything. Where only softmax is 0 or 1 the
-    logits still have slopes, and attacks on their differences do find something. A model of one class is no mask: it is
-    `dead`, and what it stands on is the share of that class.
+    The gradient is zero on most examples, and most withstand an attack without a bound. Where only softmax is 0 or 1
+    the logits still have slopes, and attacks on their differences do find something. A model of one class is no mask:
+    it is `dead`, and what it stands on is the share of that class.
     """
-    if len(verdicts.ledger.predicted.unique()) == 1:
+    ledger = verdicts.ledger
+    withstood, met = outcomes.unbounded(verdicts)
+    flat = int(ledger.flat[ledger.correct].sum())
+    if 2 * flat <= len(ledger.correct) or 2 * withstood <= met or len(ledger.predicted.unique()) == 1:
         return ()
     both = ("zero-gradient", "unbounded-attack-fails")
     saturated = verdicts.signs is not None and verdicts.signs.logits_flat < verdicts.signs.saturated / 2

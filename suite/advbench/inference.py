@@ -17,6 +17,7 @@ from torch.fx import GraphModule, symbolic_trace
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from advbench.passes import Passes, counting
+from advbench.seeds import own_streams
 
 Precision = Literal["fp32", "bf16"]
 
@@ -129,7 +130,9 @@ class Engines:
             return self.model
         while precision not in self._quick:
             try:
-                self._quick[precision] = quick(self.model, self._x, precision)
+                # A model that draws random numbers must not draw others later because a copy was tried here.
+                with own_streams(0, self._x.device):
+                    self._quick[precision] = quick(self.model, self._x, precision)
             except torch.OutOfMemoryError:
                 if len(self._x) == 1:
                     raise

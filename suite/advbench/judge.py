@@ -35,6 +35,7 @@ def judge(model: nn.Module, x: Tensor, labels: Tensor, votes: int = 1) -> Judged
     model that draws random numbers must not lose an example to one unlucky draw, nor keep it by one lucky one.
     """
     reject: Any = getattr(model, "reject", None)
+    reject = reject if callable(reject) else None
     counts = torch.zeros(3, len(x), device=x.device)
     first: Tensor | None = None
     for _ in range(votes):

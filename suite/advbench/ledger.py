@@ -109,10 +109,11 @@ class Ledger:
     def clean(self, model: nn.Module, rows: Tensor) -> None:
         """Write down what the model says of the untouched examples `rows`."""
         said = judge(model, self.x[rows], self.labels[rows], self.votes)
+        self.broken_by[rows] = STANDING  # rather than what a first try said, for which the memory did not reach
         self.predicted[rows] = said.logits.argmax(1)
         self.margin[rows] = margin(said.logits, self.labels[rows])
         self.refused[rows] = said.refused
-        self.detector = hasattr(model, "reject")
+        self.detector = callable(getattr(model, "reject", None))
         self.broken_by[rows[~said.right]] = CLEAN
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ class _Outcomes:
         self.names = verdicts.rungs
         self.right = verdicts.ledger.broken_by != CLEAN
         self.followers = verdicts.gradient_rungs
-        cheap = [name for name in self.known(verdicts.rungs) if bool((self.columns[name] >= 0).all())]
+        cheap = self.known(verdicts.foot)
         self.one_step = [name for name in cheap if name == FGSM.name]
         self.many_steps = [name for name in cheap if name in self.followers and name not in self.one_step]
 
@@ -107,7 +107,7 @@ def one_step_beats_many(verdicts: Verdicts) -> list[Flag]:
     return found
 
 
-def _unbounded(verdicts: Verdicts) -> tuple[int, int]:
+def unbounded(verdicts: Verdicts) -> tuple[int, int]:
     """How many correct examples of the sample withstood an attack that may go anywhere in the box, of how many."""
     outcomes = _Outcomes(verdicts)
     if not outcomes.known(["sign/unbounded"]):
@@ -118,7 +118,7 @@ def _unbounded(verdicts: Verdicts) -> tuple[int, int]:
 
 def unbounded_attack_fails(verdicts: Verdicts) -> list[Flag]:
     """PGD-20 in a ball that holds the whole box can turn any image into any other one."""
-    withstood, met = _unbounded(verdicts)
+    withstood, met = unbounded(verdicts)
     if not _unlikely(withstood, met, MISSED):
         return []
     return [
@@ -148,7 +148,7 @@ def larger_eps_does_not_hurt(verdicts: Verdicts) -> list[Flag]:
     correct, broken = int(met.sum()), int((met & (near == 0)).sum())
     standing = correct - broken
     expected = (1 - broken / correct / 2) ** standing < LEVEL
-    hopeless = standing > 0 and _unlikely(*_unbounded(verdicts), MISSED)
+    hopeless = standing > 0 and _unlikely(*unbounded(verdicts), MISSED)
     if not _stronger(gained, lost) and (lost > gained or not (expected or hopeless)):
         return []
     return [

@@ -22,6 +22,8 @@ class Verdicts:
     rungs: tuple[str, ...]
     """Names that `broken_by` numbers."""
     gradient_rungs: tuple[str, ...]
+    foot: tuple[str, ...]
+    """The cheap rungs that the ladder begins with, which met every correct example."""
     ledger: Ledger
     """All blocks in one."""
     scores: Scores
@@ -46,9 +48,12 @@ def join(ledgers: Sequence[Ledger]) -> Ledger:
         return torch.cat([getattr(ledger, name) for ledger in ledgers])
 
     columns: dict[str, Any] = {name: column(name) for name in Ledger.columns()}
-    withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]) for name in ledgers[0].withstood}
+    # A journal may have carried one block further than another.
+    names = [name for name in ledgers[0].withstood if all(name in ledger.withstood for ledger in ledgers)]
+    withstood = {name: torch.cat([ledger.withstood[name] for ledger in ledgers]) for name in names}
+    done = [stage for stage in ledgers[0].done if all(stage in ledger.done for ledger in ledgers)]
     seconds = sum(ledger.seconds for ledger in ledgers)
-    return replace(ledgers[0], **columns, withstood=withstood, seconds=seconds)
+    return replace(ledgers[0], **columns, withstood=withstood, done=done, seconds=seconds)
 
 
 def interval(right: int, n: int, protocol: str | None = None) -> Accuracy:

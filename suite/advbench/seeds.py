@@ -7,10 +7,13 @@ and a stream can be made again at any epoch or block without replaying the ones 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from copy import copy
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +27,28 @@ def derive(seed: int, *names: str | int) -> int:
 def generator(device: torch.device | str, seed: int, *names: str | int) -> torch.Generator:
     """A fresh generator for the stream `names` under `seed` on `device`."""
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+@contextmanager
+def own_streams(seed: int, device: torch.device | None = None) -> Generator[None]:
+    """For code that is not ours: global streams of torch, numpy and Python that start at `seed`, and go back after it.
+
+    Of accelerators only the stream of `device` is touched.
+    """
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
 
 
 class Noise(Protocol):

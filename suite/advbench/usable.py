@@ -48,3 +48,11 @@ def logits(model: nn.Module, x: Tensor, classes: int) -> None:
     if said.dtype != torch.float32:
         kind = str(said.dtype).removeprefix("torch.")
         raise BadInput(f"the model answers in {kind}; verdicts are float32: cast it and its weights with .float()")
+    reject: Any = getattr(model, "reject", None)
+    if callable(reject):
+        score: Any = reject(x)
+        if not isinstance(score, Tensor) or score.shape != (len(x),):
+            got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise BadInput(
+                f"the model's reject answers {len(x)} images with {got}; it should be a score each, ({len(x)},)"
+            )

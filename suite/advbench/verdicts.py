@@ -101,7 +101,7 @@ def climb(
         return found
     with frozen(model):
         shares = corruptions.accuracies(
-            model, test, how.corruptions, how.seed, how.batch, journal / "corruptions.json", key, tell
+            model, test, how.corruptions, how.seed, how.batch, journal / "corruptions.json", key, tell, how.votes or 1
         )
     named = {name: {str(severity): share for severity, share in row.items()} for name, row in shares.items()}
     return replace(found, scores=found.scores.model_copy(update={"corruptions": named}))

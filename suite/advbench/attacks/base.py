@@ -23,7 +23,7 @@ def fooled(model: nn.Module, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
     """
     wrong = (logits.argmax(1) != y) & logits.isfinite().all(1)
     exact: Any = getattr(model, "judge", model)
-    if (exact is not model or hasattr(exact, "reject")) and wrong.any():
+    if (exact is not model or callable(getattr(exact, "reject", None))) and wrong.any():
         wrong[wrong.clone()] = judge(exact, x[wrong], y[wrong]).fooled
     return wrong
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import random
 import sys
 import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
-import numpy as np
-import torch
 from pydantic import JsonValue, model_validator
 from torch import Tensor, nn
 
 from advbench.attacks.base import Attack
-from advbench.seeds import BlockNoise, derive
+from advbench.seeds import BlockNoise, derive, own_streams
 from advbench.spec import BadInput, did_you_mean
 from advbench.threat import Norm, Threat
 
@@ -92,21 +89,6 @@ class Library(Attack):
         # Some print, and standard output belongs to whoever asked for JSON.
         with own_streams(noise.seed, x.device), redirect_stdout(sys.stderr):
             return self.propose(model, x, y, threat, derive(noise.seed, self.name) % 2**31).detach()
-
-
-@contextmanager
-def own_streams(seed: int, device: torch.device) -> Generator[None]:
-    """Global streams of torch, numpy and Python that start at `seed` and are as they were on the way out."""
-    kept = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])
 
 
 def parameters(made: Any) -> set[str]:

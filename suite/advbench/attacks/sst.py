@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import ascend
 from advbench.losses import margin
-from advbench.seeds import BlockNoise, derive, generator
+from advbench.seeds import BlockNoise, derive, generator, own_streams
 from advbench.threat import Threat
 
 LEVELS = 20
@@ -102,8 +102,7 @@ class SST(Attack):
         pool = 2 if min(height, width) > 1 else 1
         features = self.width * (height // pool) * (width // pool)
         # Layers draw their weights from torch's global stream; training must not notice.
-        with torch.random.fork_rng([]):
-            torch.manual_seed(derive(seed, "network"))
+        with own_streams(derive(seed, "network")):
             network = nn.Sequential(
                 nn.Conv2d(channels, self.width, 3, padding=1),
                 nn.ReLU(),
