@@ -268,12 +268,12 @@ def whole(record: Record, folder: Path) -> bool:
 def stable(record: Record) -> dict[str, Any]:
     """The record without its `VOLATILE` fields: equal for two runs of the same job on one machine.
 
-    And without what `advbench collect` has put there later, of which the job says nothing.
+    And without what `advbench collect` has put there later, of which the job says nothing; it shares a file with what
+    the job itself collected, of which the numbers are compared and the arrays are not.
     """
     plain = record.plain()
+    plain["files"].pop(MEASURES, None)
     asked = plain["job"].get("collect") or {}
-    if plain["measure_notes"].keys() - asked:
-        plain["files"].pop(MEASURES, None)
     for name in ("measures", "measure_notes"):
         plain[name] = {collector: found for collector, found in plain[name].items() if collector in asked}
     for path in VOLATILE:
