@@ -180,7 +180,7 @@ def test_wrong_tables_are_told_with_what_was_meant(tmp_path: Path, tiny: Any):
         f"{path}: collect.fosc: no field 'stpes'; did you mean 'steps'?",
         f"{path}: collect.margins.examples: should be greater than or equal to 1, not 0",
     )
-    with pytest.raises(BadInput, match=r"collect\.fosc: should be a valid dictionary, not true"):
+    with pytest.raises(BadInput, match=r"collect\.fosc: should be an object, not true"):
         planned(tiny(tmp_path, more="\n[collect]\nfosc = true\n"))
 
 

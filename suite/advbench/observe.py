@@ -28,9 +28,9 @@ from advbench.record import BESIDE, MEASURES, Record, load, load_all, save, swee
 from advbench.spec import BadInput
 from advbench.task import Task
 
-CHEAP = ("calibration", "fosc", "input-hessian", "linearity", "margins", "sparsity")
-"""What is collected where neither the task nor a person says what. They look at the loss over the images; those that
-look at it over the weights (influence, param-hessian, sharpness, smoothness) take many times as long."""
+CHEAP = ("calibration", "fosc", "influence", "input-hessian", "linearity", "margins", "sparsity")
+"""What is collected where neither the task nor a person says what: a few seconds for a small network. The others
+(param-hessian, sharpness, smoothness) move or bend the weights, and each takes as long as all of these or longer."""
 EXAMPLES = 256
 """On how many of the first test examples, where nobody says."""
 
@@ -80,7 +80,12 @@ def observe(
 def _chosen(task: Task, names: Sequence[str]) -> list[Collector]:
     tables = task.collect or {}
     wanted = list(dict.fromkeys(names or tables or CHEAP))
-    return find.collectors({name: tables.get(name, {"examples": EXAMPLES}) for name in wanted})
+    return find.collectors({name: tables.get(name, _usual(name)) for name in wanted})
+
+
+def _usual(name: str) -> dict[str, Any]:
+    """Its defaults, but not on all examples."""
+    return {"examples": find.part(Collector, name).model_fields["examples"].default or EXAMPLES}
 
 
 def _record(ready: Ready, asked: Asked, results: Path) -> Record | None:
@@ -99,14 +104,16 @@ def _record(ready: Ready, asked: Asked, results: Path) -> Record | None:
 
 
 def _judged_alike(record: Record, ready: Ready) -> bool:
+    """Whether it is of the same weights, on the same examples under the same threat."""
     mine, theirs = ready.job.plain(), record.job
     if external(record.defense, theirs):
         same = identity(theirs["model"]) == identity(mine["model"])
     else:
-        judged = record.provenance["weights_sha256"][theirs["evaluation"]["checkpoint"]]
-        same = judged == mine["model"].get("weights_sha256") and record.job["model"] == mine["model"].get("family")
-    data = all(theirs["data"][key] == mine["data"][key] for key in ("name", "test", "order", "seed"))
-    return same and data and all(theirs[key] == mine[key] for key in ("data_sha256", "threat"))
+        digests = record.provenance.get("weights_sha256") or {}
+        judged = digests.get(theirs["evaluation"]["checkpoint"])
+        same = judged == mine["model"].get("weights_sha256") and theirs["model"] == mine["model"].get("family")
+    data = all(theirs["data"].get(key) == mine["data"][key] for key in ("name", "test", "order", "seed"))
+    return same and data and all(theirs.get(key) == mine[key] for key in ("data_sha256", "threat"))
 
 
 def _collected(
@@ -151,7 +158,7 @@ def _beside(ready: Ready, found: dict[str, Found], results: Path) -> Path:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if identity(json.loads(file.read_text("utf-8"))["model"]) != identity(model):
             raise BadInput(
-                f"{file}: are another model's measures; give this one another --label, or remove that folder"
+                f"{file}: holds another model's measures; give this one another --label, or remove that folder"
             )
     files = measures.beside(found)
     file.unlink(missing_ok=True)
