@@ -210,7 +210,7 @@ def make_job() -> Callable[..., Job]:
             "accelerator": False,
         }
         for key, value in changes.items():
-            tables[key] = {**tables[key], **value} if isinstance(value, dict) else value
+            tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
         return validate(Job, tables)
 
     return make

@@ -66,6 +66,7 @@ EVALUATION: list[dict[str, Any]] = [
     {"evaluation": {"votes": 5}},
     {"evaluation": {"stop": False}},
     {"evaluation": {"distances": True}},
+    {"collect": {"fosc": {"steps": 20}}},
     {"evaluation_protocol": 99},
 ]
 NOTHING: list[dict[str, Any]] = [

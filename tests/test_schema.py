@@ -61,6 +61,7 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("training", augment="crop-flip"),
         changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
         changed("resources", threads=2),
+        changed("collect", fosc={}, **{"input-hessian": {"examples": 64, "top": 2}}),
         changed(
             "evaluation", attacks=["mi-fgsm", "torchattacks:PGD", {"name": "foolbox:LinfPGD", "options": {"steps": 3}}]
         ),
@@ -109,6 +110,10 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("evaluation", attacks=[TRANSFER | {"surrogate": {"name": "mpl"}}]),
         changed("evaluation", attacks=[TRANSFER | {"attack": {"name": "pgd", "step": 3}}]),
         changed("evaluation", attacks=[{"name": "pgd", "schedule": "cosin"}]),
+        changed("collect", fsoc={}),
+        changed("collect", fosc={"stpes": 3}),
+        changed("collect", fosc={"examples": 0}),
+        changed("collect", fosc=True),
         {**STARTER, "defense": []},
         {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 0}]},
@@ -133,6 +138,7 @@ def test_every_part_is_there(made):
 
     assert constants("model") == find.names(find.PACKAGE / "models")
     assert constants("attack") == find.names(find.PACKAGE / "attacks")
+    assert sorted(made["properties"]["collect"]["properties"]) == find.names(find.PACKAGE / "collectors")
     assert constants("defense") == find.names(find.shipped("baselines"))
     assert made["$defs"]["Data"]["properties"]["name"]["enum"] == find.names(find.PACKAGE / "data")
 

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,10 @@ class Where:
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """A job, and what it takes to do it."""
 
+    task: Task
     job: External
     model: Outside
     test: Examples
@@ -69,7 +70,7 @@ def assess(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
         console.print(f"{asked.word}: loading", soft_wrap=True)
-        ready = _ready(asked, path, only, label, examples, where)
+        ready = ready_for(asked, path, only, label, examples, where)
         for line in ready.model.said:
             console.print(line, soft_wrap=True)
         record, cached = _done(ready, where.results), True
@@ -104,7 +105,8 @@ def judging(path: Path, only: str | None) -> tuple[str, Task, list[str]]:
     tasks: list[tuple[str, Task]] = []
     for variant in chosen:
         task, wrong = check(variant.raw)
-        wrong += part_errors({key: variant.raw[key] for key in ("data", "evaluation") if key in raw}, path.parent)
+        judged = {key: variant.raw[key] for key in ("data", "evaluation", "collect") if key in raw}
+        wrong += part_errors(judged, path.parent)
         errors += variant.told(wrong)
         tasks += [(variant.name, task)] if task else []
     if errors:
@@ -114,7 +116,10 @@ def judging(path: Path, only: str | None) -> tuple[str, Task, list[str]]:
     return *tasks[0], [str(entry.get("label") or entry.get("name")) for entry in own]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def _ready(asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where) -> _Ready:
+def ready_for(
+    asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where
+) -> Ready:
+    """The task read, the model loaded and tried, the examples on the device. Raises BadInput."""
     name, task, labels = judging(path, only)
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
         raise BadInput(f"--label {label!r}: names folders: use letters, digits and . _ -")
@@ -152,20 +157,10 @@ def _ready(asked: Asked, path: Path, only: str | None, label: str | None, exampl
     )
     if job.label in labels:
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
-    return _Ready(job, model, _first(test, examples), dataset.classes)
+    return Ready(task, job, model, test.first(examples), dataset.classes)
 
 
-def _first(test: Examples, count: int | None) -> Examples:
-    """The first `count` of them."""
-    if count is None:
-        return test
-    rows = slice(0, count)
-    # Streamed images stay where they are; only the places among them are fewer.
-    kept = {"stored": test.stored[rows]} if test.places is None else {"places": test.places[rows]}
-    return replace(test, labels=test.labels[rows], index=test.index[rows], **kept)
-
-
-def _done(ready: _Ready, results: Path) -> Record | None:
+def _done(ready: Ready, results: Path) -> Record | None:
     """The record of this very evaluation. Raises BadInput where the folder holds that of another model."""
     folder = record_folder(results, ready.job.path)
     if not (folder / "record.json").exists():
@@ -188,7 +183,7 @@ def _short(value: Any) -> str:
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text[:60]
 
 
-def _judged(ready: _Ready, where: Where, console: Console) -> Record:
+def _judged(ready: Ready, where: Where, console: Console) -> Record:
     """Evaluate, and write the record down."""
     job, item = ready.job, Item(task=ready.job.task, label=ready.job.label, seed=0, base=Path())
     started = time.monotonic()
@@ -228,7 +223,7 @@ def _judged(ready: _Ready, where: Where, console: Console) -> Record:
     return save(record, record_folder(where.results, job.path), beside)
 
 
-def _attacked(ready: _Ready, root: Path, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
+def _attacked(ready: Ready, root: Path, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
     job, how, test = ready.job, ready.job.evaluation, ready.test
     try:
         attacks = ladder(how, root, test, ready.classes)

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from advbench import __version__
+from advbench import __version__, given
+from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
 from advbench.spec import BadInput
 
 app = typer.Typer(
@@ -22,40 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Paths = Annotated[
-    list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
-]
-DataRoot = Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-class Executor(StrEnum):
-    """Where jobs run."""
-
-    local = "local"
-
-
-class Checkpoint(StrEnum):
-    """Which weights of a job."""
-
-    best = "best"
-    last = "last"
-
-
-class Kind(StrEnum):
-    """What `advbench list` can list."""
-
-    tasks = "tasks"
-    defenses = "defenses"
-    attacks = "attacks"
-    collectors = "collectors"
-    datasets = "datasets"
-    models = "models"
 
 
 @app.callback(invoke_without_command=True)
@@ -150,42 +116,8 @@ def reproduce(
     raise typer.Exit(code)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(help="FILE.py:NAME, a run folder, robustbench:NAME, torchvision:NAME, timm:NAME, or our NAME."),
-    ],
-    task: Annotated[Path, typer.Option(help="Task file: its data, threat and evaluation.")],
-    only: Annotated[str | None, typer.Option(help="Which task, where the file means several.")] = None,
-    weights: Annotated[Path | None, typer.Option(help=".safetensors, or a file of torch.save (tensors only).")] = None,
-    weights_sha256: Annotated[str | None, typer.Option(help="Refuse weights of another digest.")] = None,
-    checkpoint: Annotated[Checkpoint | None, typer.Option(help="Of a run folder (default: best).")] = None,
-    label: Annotated[str | None, typer.Option(help="Name on the board (default: from the model's).")] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test examples.")] = None,
-    results: Results = Path("results"),
-    data_root: DataRoot = Path("data"),
-    device: Device = "auto",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Judge a model that was trained elsewhere as a task judges its own; a stopped evaluation goes on.
-
-    Example: advbench evaluate nets.py:small --weights small.pth --task tasks/digits-linf.toml
-
-    Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted.
-    """
-    from advbench import assess
-    from advbench.outside import Asked
-
-    del debug
-    asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
-    where = assess.Where(results, data_root, device)
-    try:
-        assess.assess(asked, task, only, label, examples, where, as_json=as_json)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
-        raise typer.Exit(130) from None
+app.command()(given.evaluate)
+app.command()(given.collect)
 
 
 @app.command()

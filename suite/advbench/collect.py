@@ -32,14 +32,30 @@ def collect(
     batch: int = 256,
     say: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Measures]:
-    """What each collector finds on the examples, or on the first so many that it asks for, by its name.
+    """All that `each` finds, by collector."""
+    return dict(each(model, examples, threat, collectors, attack=attack, seed=seed, batch=batch, say=say))
+
+
+def each(
+    model: nn.Module,
+    examples: Examples,
+    threat: Threat,
+    collectors: Sequence[Collector],
+    *,
+    attack: Attack | None = None,
+    seed: int = 0,
+    batch: int = 256,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Generator[tuple[str, Measures]]:
+    """One collector after another: its name and what it finds on the examples, or on the first so many it asks for.
 
     The model is on the examples' device, in any mode; collectors see it in eval mode, in its own number format, with
     frozen parameters. `attack` (PGD-20 by default) makes the adversarial examples, once for all collectors. `batch` is
     the most examples in memory at once; fewer where they do not fit.
 
     Arrays are on the CPU. A quantity that does not apply has no values and a note "not applicable: reason". Raises
-    BadInput where there are no examples, or two collectors of one name.
+    BadInput where there are no examples, or two collectors of one name. Until the last one is done, or the generator is
+    closed, the model stays frozen.
     """
     names = [collector.name for collector in collectors]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -48,7 +64,6 @@ def collect(
         raise BadInput("collect: no examples to collect on; give at least one")
     if batch < 1:
         raise BadInput(f"collect: batch should be at least 1, not {batch}")
-    found: dict[str, Measures] = {}
     # The fused kernels of attention cannot be differentiated twice; the plain one can.
     with frozen(model), exact(model), sdpa_kernel(SDPBackend.MATH), _own_randomness(examples.device):
         x = examples.pixels(slice(None)).to(_format(model))
@@ -77,8 +92,7 @@ def collect(
             if not steady:
                 measures = replace(measures, notes=(*measures.notes, "the model answers differently each time"))
             arrays = {name: array.detach().cpu() for name, array in measures.arrays.items()}
-            found[collector.name] = replace(measures, arrays=arrays)
-    return found
+            yield collector.name, replace(measures, arrays=arrays)
 
 
 @contextmanager

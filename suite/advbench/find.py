@@ -176,6 +176,25 @@ def named(kind: type[P], fields: Mapping[str, Any]) -> P:
     return build(part(kind, fields["name"]), rest)
 
 
+def collectors(tables: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
+    """The collectors of a `[collect]` table. Raises BadInput with all that is wrong."""
+    made: list[Collector] = []
+    errors: list[str] = []
+    for name, fields in tables.items():
+        try:
+            kind = part(Collector, name)
+        except BadInput as error:
+            errors += [f"collect: {line}" for line in error.lines]
+            continue
+        try:
+            made.append(build(kind, fields, f"collect.{name}"))
+        except BadInput as error:
+            errors += error.lines
+    if errors:
+        raise BadInput(*errors)
+    return made
+
+
 def plain(made: Part) -> dict[str, Any]:
     """The table that `named` builds this part from."""
     return {"name": made.name, **made.plain()}

@@ -57,6 +57,8 @@ class Job(Spec):
     """name, file (as the task writes it, or null), sha256 of its source, and its fields."""
     deviations: dict[str, Any] = {}
     """Fields of `training` that this defense changed."""
+    collect: dict[str, Any] | None = None
+    """The fields of each collector by its name; None for none."""
     threads: int
     accelerator: bool
     protocol: int = PROTOCOL
@@ -96,7 +98,7 @@ class Job(Spec):
         """Names the result."""
         evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
         judged = {"test": self.data.test, "evaluation": evaluation, "evaluation_protocol": self.evaluation_protocol}
-        return _digest(self._training() | judged)
+        return _digest(self._training() | judged | {"collect": self.collect})
 
 
 class Work(Spec):

@@ -194,9 +194,10 @@ class Show:
 
     def _move(self, event: Event, path: str) -> None:
         # Training and evaluation are taken as halves of a job: rough, but it moves, and the next end corrects it.
-        share = (event.done / max(event.total, 1)) / 2 + (0.5 if event.stage == "evaluate" else 0)
+        begun = {"train": 0.0, "evaluate": 0.5}.get(event.stage, 1.0)
+        share = min(begun + event.done / max(event.total, 1) / 2, 1.0)
         self.left[path] = event.item.seconds * (1 - share)
-        unit = "epoch" if event.stage == "train" else "attack step"
+        unit = {"train": "epoch", "evaluate": "attack step"}.get(event.stage, "collector")
         words = f"{event.stage}: {unit} {event.done}/{event.total} {event.words}"
         if path in self.bars:
             self.progress.update(self.bars[path], total=1.0, completed=share, words=words)

@@ -1,7 +1,8 @@
 """Records: what a job leaves behind, and the files that hold it.
 
-A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it. The JSON is written
-last and carries the digests of the other two, so a record is either whole or absent. Numbers are numbers,
+A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it, and `measures.safetensors`
+where something was collected. The JSON is written last and carries the digests of the others, so a record is either
+whole or absent. Numbers are numbers,
 accuracies are fractions.
 """
 
@@ -26,6 +27,7 @@ VOLATILE = frozenset(
     {
         "cost.train_seconds",
         "cost.eval_seconds",
+        "cost.collect_seconds",
         "cost.peak_memory_bytes",
         "cost.joules",
         "history.seconds",
@@ -71,8 +73,16 @@ class Scores(Spec):
     None where for half of them no such point is known."""
 
 
+class Measure(Spec):
+    """One number that a collector found; None where it is not finite or does not exist."""
+
+    value: float | None
+    unit: str
+    meaning: str
+
+
 class Cost(Spec):
-    """What the result cost: its example passes (redone work does not count), seconds, memory.
+    """What the result cost: its example passes (redone work does not count, nor do collectors'), seconds, memory.
 
     The peak memory is the worker process's, which may have had other jobs before, or on the CPU the largest one's of
     those that shared the job here. On an accelerator a shared job's is only a lower bound, unless torchrun started it:
@@ -81,6 +91,7 @@ class Cost(Spec):
 
     train_seconds: float = 0
     eval_seconds: float = 0
+    collect_seconds: float = 0
     train_forward: int = 0
     train_backward: int = 0
     forward: int = 0
@@ -133,6 +144,10 @@ class Record(Spec):
     history: tuple[Epoch, ...] = ()
     cost: Cost = Cost()
     flags: tuple[Flag, ...] = ()
+    measures: dict[str, dict[str, Measure]] = {}
+    """By collector, then by name: of the weights that `scores` are of."""
+    measure_notes: dict[str, tuple[str, ...]] = {}
+    """By collector: on how many examples, what does not apply and why, what failed."""
     provenance: dict[str, Any] = {}
     files: dict[str, str] = {}
     """sha256 of each file beside the record."""
@@ -148,6 +163,11 @@ class Record(Spec):
         ]
         return (named or lines or ["no traceback was kept"])[-1].strip()
 
+
+MEASURES = "measures.safetensors"
+"""The arrays behind a record's measures, as COLLECTOR/NAME."""
+BESIDE = ("examples.parquet", "adversarial.safetensors", MEASURES)
+"""What may lie beside a record."""
 
 TEMPORARY = ".*.tmp"
 """What `write_bytes` calls a file until it is whole: .NAME.PID.tmp"""
@@ -205,7 +225,7 @@ def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -
     target = folder / "record.json"
     # An old JSON beside new tables would be neither record, so it goes first and the new one comes last.
     target.unlink(missing_ok=True)
-    for old in ("examples.parquet", "adversarial.safetensors"):
+    for old in BESIDE:
         if old not in beside:
             (folder / old).unlink(missing_ok=True)
     for name, content in beside.items():
@@ -246,8 +266,16 @@ def whole(record: Record, folder: Path) -> bool:
 
 
 def stable(record: Record) -> dict[str, Any]:
-    """The record without its `VOLATILE` fields: equal for two runs of the same job on one machine."""
+    """The record without its `VOLATILE` fields: equal for two runs of the same job on one machine.
+
+    And without what `advbench collect` has put there later, of which the job says nothing; it shares a file with what
+    the job itself collected, of which the numbers are compared and the arrays are not.
+    """
     plain = record.plain()
+    plain["files"].pop(MEASURES, None)
+    asked = plain["job"].get("collect") or {}
+    for name in ("measures", "measure_notes"):
+        plain[name] = {collector: found for collector, found in plain[name].items() if collector in asked}
     for path in VOLATILE:
         section, field = path.split(".")
         values = plain[section]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from advbench import severities, surrogate
+from advbench import find, severities, surrogate
 from advbench.attacks.base import Attack
 from advbench.data.base import DataSet, Missing, Source
 from advbench.data.subsets import Subsets, choose
@@ -131,6 +131,12 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     ladder: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
     for i, entry in enumerate(ladder if isinstance(ladder, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         attempt(f"evaluation.attacks[{i}]", entry, Entry, attack)
+    collected: Any = raw.get("collect")
+    if isinstance(collected, dict) and all(isinstance(fields, dict) for fields in collected.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        try:
+            find.collectors(collected)  # pyright: ignore[reportUnknownArgumentType]
+        except BadInput as error:
+            errors.extend(error.lines)
     defenses: Any = raw.get("defense", [])
     for i, entry in enumerate(defenses if isinstance(defenses, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         title = f' "{entry.get("name") or entry.get("file")}"' if isinstance(entry, dict) else ""  # pyright: ignore[reportUnknownMemberType]
@@ -208,6 +214,7 @@ class _Items:
                 evaluation=evaluation,
                 defense={"name": made.name, "file": entry.file, "sha256": self.digests[number], **made.plain()},
                 deviations=deviations,
+                collect={one.name: one.plain() for one in find.collectors(task.collect or {})} or None,
                 threads=task.resources.threads,
                 accelerator=task.resources.accelerator,
             )

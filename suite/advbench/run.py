@@ -1,4 +1,4 @@
-"""The conveyor, one job at a time: data, train, evaluate, flags, record."""
+"""The conveyor, one job at a time: data, train, evaluate, collect, flags, record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from advbench import flags, leave
+from advbench import flags, leave, measures
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
@@ -21,7 +21,7 @@ from advbench.verdicts import verdicts
 def run_job(
     item: Item, results: Path, root: Path, device: torch.device, tell: Tell, share: Share | None = None
 ) -> Record:
-    """Train, evaluate and record one job, resuming where an earlier try stopped. Raises whatever goes wrong.
+    """Train, evaluate, collect and record one job, resuming where an earlier try stopped. Raises whatever goes wrong.
 
     `share`: how several processes share training and evaluation; by default they are started here, on the first devices
     there are.
@@ -40,6 +40,7 @@ def run_job(
         trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
     found, digests = verdicts(job, ready, trained, folder, tell)
     judged = found[job.evaluation.checkpoint]
+    seen = measures.of_job(job, ready, digests[job.evaluation.checkpoint], folder, tell)
     largest = int(subsets.validation.labels.bincount().max()) / len(subsets.validation)
     raised = flags.of_training(
         trained.history, eps=float(job.threat.eps), adversarial=defense.adversarial, largest=largest
@@ -49,7 +50,8 @@ def run_job(
             "scores": judged.scores,
             "checkpoints": {name: v.scores for name, v in found.items()},
             "best_epoch": trained.best_epoch,
-            "cost": _cost(trained, found, device),
+            "cost": _cost(trained, found, seen, device),
+            **measures.fields(seen),
             "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": leave.provenance(device, digests, subsets.test.stored.dtype)
             | began
@@ -57,6 +59,7 @@ def run_job(
         }
     )
     beside = {"examples.parquet": leave.examples(judged), "adversarial.safetensors": leave.adversarial(judged)}
+    beside |= measures.beside(seen)
     return save(record, record_folder(results, job.path), beside)
 
 
@@ -97,10 +100,11 @@ def _record(job: Job, status: str, history: tuple[Epoch, ...]) -> Record:
     )
 
 
-def _cost(trained: Trained, found: dict[str, Verdicts], device: torch.device) -> Cost:
+def _cost(trained: Trained, found: dict[str, Verdicts], seen: dict[str, measures.Found], device: torch.device) -> Cost:
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
         eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
+        collect_seconds=round(sum(one.seconds for one in seen.values()), 3),
         train_forward=sum(e.forward for e in trained.history),
         train_backward=sum(e.backward for e in trained.history),
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),

@@ -16,6 +16,7 @@ from typing import Any
 
 from advbench import find, recipe, sweeps, task
 from advbench.attacks.base import Attack
+from advbench.collectors.base import Collector
 from advbench.models.base import Model
 from advbench.spec import Part, Spec
 
@@ -32,6 +33,7 @@ def schema() -> Schema:
     _explain(made, task.Task)
     models = [find.part(Model, name) for name in find.names(find.PACKAGE / "models")]
     attacks = [find.part(Attack, name) for name in find.names(find.PACKAGE / "attacks")]
+    collectors = [find.part(Collector, name) for name in find.names(find.PACKAGE / "collectors")]
     files = sorted(task.shipped("baselines").glob("*.py"))
     defenses = [find.defense(file) for file in files if file.stem not in find.NO_PARTS]
     defended = _defended(defs)
@@ -45,6 +47,12 @@ def schema() -> Schema:
     properties["model"] = {
         "description": "One model, or a list: a task of each.",
         "anyOf": [_ref("model"), _list(either)],
+    }
+    properties["collect"] = {
+        "description": properties["collect"]["description"],
+        "type": "object",
+        "properties": {kind.name: _fields(kind, defs) for kind in collectors},
+        "additionalProperties": False,
     }
     properties["defense"] |= {"items": _ref("defense")}
     defs["Data"]["properties"]["name"] = {"enum": find.names(find.PACKAGE / "data")}
@@ -109,6 +117,14 @@ def _branch(kind: type[Part], defs: dict[str, Schema], more: Schema | None = Non
         "required": ["name", *made.get("required", [])],
         "additionalProperties": False,
     }
+
+
+def _fields(kind: type[Part], defs: dict[str, Schema]) -> Schema:
+    """The table of a part whose name stands outside it."""
+    made = _branch(kind, defs)
+    made["properties"].pop("name")
+    made["required"].remove("name")
+    return made
 
 
 def _defended(defs: dict[str, Schema]) -> Schema:

@@ -181,6 +181,8 @@ class Task(Spec):
     threat: ThreatModel
     training: Training
     evaluation: Evaluation = Evaluation()
+    collect: dict[str, dict[str, Any]] | None = None
+    """Collectors by name, each with its own fields: what else to measure of the judged weights; default: nothing."""
     resources: Resources = Resources()
     defense: tuple[Defended, ...] = Field(min_length=1)
 

@@ -21,8 +21,8 @@ COLUMNS = (
     *("train_seconds", "eval_seconds", "train_passes", "forward", "backward", "peak_memory_bytes", "joules"),
     *("flags", "deviations", "unlike"),
 )
-"""Of board.csv; behind them stand `extra_data` where any record has it, then `attacks.NAME`, `alone.NAME` and
-`curve.EPS` for every name on the board."""
+"""Of board.csv; behind them stand `extra_data` where any record has it, then `attacks.NAME`, `alone.NAME`, `curve.EPS`
+and `measure.COLLECTOR.NAME` for every name on the board."""
 
 
 def flat(sections: Sequence[Section]) -> str:
@@ -33,6 +33,7 @@ def flat(sections: Sequence[Section]) -> str:
         *(f"attacks.{name}" for name in sorted({name for s in sections for name in s.rungs})),
         *(f"alone.{name}" for name in sorted({name for s in sections for name in s.alone})),
         *(f"curve.{eps}" for eps in outward({eps for s in sections for eps in s.radii})),
+        *(f"measure.{c}.{name}" for c, name in sorted({(m.collector, m.name) for s in sections for m in s.measures})),
     ]
     file = io.StringIO()
     writer = csv.DictWriter(file, [*COLUMNS, *measured], lineterminator="\n")
@@ -71,6 +72,8 @@ def _line(row: Row) -> dict[str, Any]:
             line |= {name: value.accuracy, f"{name}_low": value.low, f"{name}_high": value.high}
     if row.extra_data:
         line["extra_data"] = row.extra_data
+    for collector, values in record.measures.items():
+        line |= {f"measure.{collector}.{name}": measure.value for name, measure in values.items()}
     if record.scores:
         for kind in ("attacks", "alone", "curve"):
             line |= {f"{kind}.{name}": value for name, value in getattr(record.scores, kind).items()}
@@ -85,7 +88,16 @@ def _task(section: Section) -> dict[str, Any]:
         "protocol": section.protocol,
         "groups": [_group(group) for group in section.groups],
         "budgets": [_budget(budget) for budget in section.budgets],
+        **({"measures": _meanings(section)} if section.measures else {}),
     }
+
+
+def _meanings(section: Section) -> dict[str, dict[str, dict[str, str]]]:
+    """By collector and name: the unit, and what the number means."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for m in section.measures:
+        found.setdefault(m.collector, {})[m.name] = {"unit": m.unit, "meaning": m.meaning}
+    return found
 
 
 def _budget(budget: Budget) -> dict[str, Any]:
@@ -137,4 +149,11 @@ def _record(row: Row) -> dict[str, Any]:
         "unlike": list(row.unlike),
         "error": row.error if row.failed else None,
         **({"extra_data": row.extra_data} if row.extra_data else {}),
+        **({"measures": _values(row)} if row.record.measures else {}),
     }
+
+
+def _values(row: Row) -> dict[str, dict[str, float | None]]:
+    found = row.record.measures
+    # In an order of their own, so that equal records give equal bytes.
+    return {c: {name: found[c][name].value for name in sorted(found[c])} for c in sorted(found)}

@@ -43,6 +43,11 @@ BUDGETS = (
     "trained, times the processes that shared a training."
 )
 
+MEASURES = (
+    "Means over seeds, in small type the lowest and the highest of several. What they mean stands at the end of each "
+    "line; on how many examples they were measured, and what does not apply, stands with every record below."
+)
+
 NOTHING = "\N{EN DASH}"
 
 
@@ -70,6 +75,11 @@ def amount(value: float | None) -> str:
             return f"{value:.1f}{unit}" if unit else f"{value:.0f}"
         value /= 1000
     return f"{value:.1f} T"
+
+
+def number(value: float) -> str:
+    """Three digits of any size: 0.00214, 3.2, 1.25e+06."""
+    return f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:
@@ -123,6 +133,7 @@ FILTERS: dict[str, Callable[[Any], object]] = {
     "percent": percent,
     "amount": amount,
     "duration": duration,
+    "number": number,
     "md": escape_markdown,
     "pretty": pretty,
     "anchor": anchor,
@@ -140,6 +151,13 @@ def _render(template: str, sections: Sequence[Section]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    words = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "BUDGETS": BUDGETS, "NOTHING": NOTHING}
+    words = {
+        "MARK": MARK,
+        "CAVEAT": CAVEAT,
+        "LEGEND": LEGEND,
+        "BUDGETS": BUDGETS,
+        "MEASURES": MEASURES,
+        "NOTHING": NOTHING,
+    }
     functions = {"spread": spread, "budget": budget, "few": few}
     return environment.get_template(template).render(sections=sections, **words, **functions)

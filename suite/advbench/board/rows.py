@@ -101,6 +101,10 @@ class Row:
         """What went wrong, in a line."""
         return self.record.reason
 
+    def measure(self, collector: str, name: str) -> float | None:
+        found = self.record.measures.get(collector, {}).get(name)
+        return found.value if found else None
+
     def rung(self, name: str) -> float | None:
         return self.record.scores.attacks.get(name) if self.record.scores else None
 
@@ -175,6 +179,10 @@ class Group:
     @property
     def pgd(self) -> float | None:
         return self._mean(lambda row: row.rung("pgd"))
+
+    def measures(self, collector: str, name: str) -> list[float]:
+        """The values of its seeds; None, where one is not finite, is left out."""
+        return [v for row in self.rows if not row.failed and (v := row.measure(collector, name)) is not None]
 
     # A cost of nought is one that nobody measured (a model trained elsewhere), not a free training.
     @property

@@ -16,6 +16,16 @@ from advbench.spec import BadInput
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One quantity of a collector."""
+
+    collector: str
+    name: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One task."""
 
@@ -32,6 +42,8 @@ class Section:
     alone: tuple[str, ...]
     radii: tuple[str, ...]
     """Names of `scores.attacks`, `scores.alone` and `scores.curve` that any record has."""
+    measures: tuple[Measured, ...]
+    """What collectors found of any record, by collector and name."""
 
     @cached_property
     def budgets(self) -> tuple[Budget, ...]:
@@ -42,6 +54,11 @@ class Section:
     def trained(self) -> tuple[Group, ...]:
         """The groups that were trained here, in the same order."""
         return tuple(group for group in self.groups if group.trained)
+
+    @property
+    def measured(self) -> tuple[Group, ...]:
+        """The groups of which collectors found anything, in the same order."""
+        return tuple(group for group in self.groups if any(row.record.measures for row in group.rows))
 
     @property
     def rows(self) -> list[Row]:
@@ -77,7 +94,19 @@ def _section(task: str, records: Sequence[Record]) -> Section:
         rungs=_names((s.attacks for s in scored), ladder),
         alone=_names((s.alone for s in scored), ladder),
         radii=tuple(outward({eps for s in scored for eps in s.curve})),
+        measures=_measured(records),
     )
+
+
+def _measured(records: Iterable[Record]) -> tuple[Measured, ...]:
+    """One line a quantity; should its words differ between records of two versions, the last in the alphabet stand."""
+    found = sorted(
+        (collector, name, measure.unit, measure.meaning)
+        for record in records
+        for collector, values in record.measures.items()
+        for name, measure in values.items()
+    )
+    return tuple({(line[0], line[1]): Measured(*line) for line in found}.values())
 
 
 def _order(group: Group) -> tuple[Any, ...]:

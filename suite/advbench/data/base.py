@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -92,6 +92,15 @@ class Examples:
     def device(self) -> torch.device:
         """Where the images and labels that it gives are."""
         return self.labels.device
+
+    def first(self, count: int | None) -> Examples:
+        """The first `count` of them; all for None."""
+        if count is None:
+            return self
+        rows = slice(0, count)
+        # Streamed images stay where they are; only the places among them are fewer.
+        kept = {"stored": self.stored[rows]} if self.places is None else {"places": self.places[rows]}
+        return replace(self, labels=self.labels[rows], index=self.index[rows], **kept)
 
     def pixels(self, rows: Tensor | slice) -> Tensor:
         """The rows' images as float32 in [0, 1]."""

@@ -1,0 +1,93 @@
+"""The commands on a model that is given: evaluate and collect. Each imports what it needs inside, as all do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advbench.options import (
+    DataRoot,
+    Debug,
+    Device,
+    Json,
+    Label,
+    Model,
+    OfSeveral,
+    Results,
+    TaskFile,
+    Weights,
+    WeightsDigest,
+    WhichCheckpoint,
+)
+
+
+def evaluate(
+    model: Model,
+    task: TaskFile,
+    only: OfSeveral = None,
+    weights: Weights = None,
+    weights_sha256: WeightsDigest = None,
+    checkpoint: WhichCheckpoint = None,
+    label: Label = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test examples.")] = None,
+    results: Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a model that was trained elsewhere as a task judges its own; a stopped evaluation goes on.
+
+    Example: advbench evaluate nets.py:small --weights small.pth --task tasks/digits-linf.toml
+
+    Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted.
+    """
+    from advbench import assess
+    from advbench.outside import Asked
+
+    del debug
+    asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
+    where = assess.Where(results, data_root, device)
+    try:
+        assess.assess(asked, task, only, label, examples, where, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+def collect(
+    model: Model,
+    task: TaskFile,
+    only: OfSeveral = None,
+    collector: Annotated[
+        list[str] | None, typer.Option(help="By name, once for each (default: the task's own, or the cheap ones).")
+    ] = None,
+    weights: Weights = None,
+    weights_sha256: WeightsDigest = None,
+    checkpoint: WhichCheckpoint = None,
+    label: Label = None,
+    results: Results = Path("results"),
+    data_root: DataRoot = Path("data"),
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the loss around a model: into its record where the results have one, else into results/measures.
+
+    Example: advbench collect results/records/digits-linf/pgd-at-s0 --task tasks/digits-linf.toml --collector fosc
+
+    Exit code: 0 collected, 2 bad input or a model that does not answer as it should, 130 interrupted.
+    """
+    from advbench import assess, observe
+    from advbench.outside import Asked
+
+    del debug
+    asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
+    where = assess.Where(results, data_root, device)
+    try:
+        observe.observe(asked, task, only, label, collector or [], where, as_json=as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None

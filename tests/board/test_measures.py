@@ -1,0 +1,95 @@
+"""What collectors found, on the page and as data; and nothing of it where nobody collected."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from advbench.board import build
+from advbench.record import Measure, Record
+
+Make = Callable[..., Record]
+Lay = Callable[..., Path]
+
+
+def measure(value: float | None, unit: str = "nats", meaning: str = "what it is, <b>median</b>") -> Measure:
+    return Measure(value=value, unit=unit, meaning=meaning)
+
+
+def collected(record: Record, notes: str = "16 examples", **values: float | None) -> Record:
+    found = {name: measure(value) for name, value in values.items()}
+    return record.model_copy(update={"measures": {"fosc": found}, "measure_notes": {"fosc": (notes,)}})
+
+
+@pytest.fixture
+def board(tmp_path: Path, lay: Lay, make: Make) -> Path:
+    """Three seeds with measures, one of them not finite; a label without; a second task with one of another name."""
+    build(
+        lay(
+            tmp_path,
+            collected(make(seed=0), b_mean=None, a_mean=0.25),
+            collected(make(seed=1), b_mean=2e6, a_mean=0.75),
+            collected(make(seed=2), "<i>not</i> applicable", a_mean=0.5),
+            make("none"),
+            collected(make(task="u"), c_mean=0.1 + 0.2),
+            make("plain", task="v"),
+        )
+    )
+    return tmp_path
+
+
+def test_the_csv_has_a_column_a_measure_in_full_precision(board: Path):
+    rows = list(csv.DictReader((board / "board.csv").read_text("utf-8").splitlines()))
+    names = [f"measure.fosc.{name}" for name in ("a_mean", "b_mean", "c_mean")]
+
+    assert list(rows[0])[-3:] == names
+    assert {(r["task"], r["label"], r["seed"]): tuple(r[name] for name in names) for r in rows} == {
+        ("t", "pgd-at", "0"): ("0.25", "", ""),
+        ("t", "pgd-at", "1"): ("0.75", "2000000.0", ""),
+        ("t", "pgd-at", "2"): ("0.5", "", ""),
+        ("t", "none", "0"): ("", "", ""),
+        ("u", "pgd-at", "0"): ("", "", "0.30000000000000004"),
+        ("v", "plain", "0"): ("", "", ""),
+    }
+
+
+def test_the_json_has_values_by_record_and_meanings_by_task(board: Path):
+    tasks = json.loads((board / "board.json").read_text("utf-8"))["tasks"]
+    [group] = [group for group in tasks[0]["groups"] if group["label"] == "pgd-at"]
+    words = {"unit": "nats", "meaning": "what it is, <b>median</b>"}
+
+    assert tasks[0]["measures"] == {"fosc": {"a_mean": words, "b_mean": words}}
+    assert [record["measures"]["fosc"]["a_mean"] for record in group["records"]] == [0.25, 0.75, 0.5]
+    assert group["records"][0]["measures"]["fosc"]["b_mean"] is None
+    assert "measures" not in tasks[2]
+    assert [list(one) for one in tasks[0]["groups"]] == [list(group)] * 2
+
+
+def test_the_page_has_a_line_a_measure_with_unit_meaning_mean_and_range(board: Path):
+    page = (board / "index.html").read_text("utf-8")
+
+    assert page.count('<table class="measures">') == 2  # not for the task without
+    assert '<th scope="row">fosc <small>a_mean</small></th>\n<td class="n">0.5 <small>0.25–0.75</small></td>' in page
+    # One seed has no range, and what is not finite is left out.
+    assert '<th scope="row">fosc <small>b_mean</small></th>\n<td class="n">2e+06</td>' in page
+    assert page.count("<td>nats</td>\n<td>what it is, &lt;b&gt;median&lt;/b&gt;</td>") == 3
+    assert "<p>Collected <b>fosc</b>: 16 examples</p>" in page
+    assert "<p>Collected <b>fosc</b>: &lt;i&gt;not&lt;/i&gt; applicable</p>" in page
+    table = page[page.index('<table class="measures">') :].partition("</table>")[0]
+    assert ">pgd-at</th>" in table
+    assert ">none</th>" not in table
+
+
+def test_a_board_without_measures_says_nothing_of_them(tmp_path: Path, lay: Lay, records: list[Record]):
+    home = lay(tmp_path, *records)
+    build(home)
+
+    for name in ("index.html", "board.csv", "board.json", "README.md"):
+        text = (home / name).read_text("utf-8")
+        assert "measure." not in text
+        assert '"measures"' not in text
+        assert "Collected" not in text
