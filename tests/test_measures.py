@@ -172,8 +172,9 @@ def test_a_collector_that_fails_is_a_note_and_the_job_stands(
 
 def test_wrong_tables_are_told_with_what_was_meant(tmp_path: Path, tiny: Any):
     wrong = "\n[collect]\nfsoc = {}\nfosc = { stpes = 3 }\nmargins = { examples = 0 }\n"
+    path = tiny(tmp_path, more=wrong)
     with pytest.raises(BadInput) as caught:
-        planned(path := tiny(tmp_path, more=wrong))
+        planned(path)
 
     assert caught.value.lines == (
         f"{path}: collect: no collector 'fsoc'; did you mean 'fosc'?",

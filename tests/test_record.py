@@ -15,6 +15,7 @@ from advbench.record import (
     Cost,
     Epoch,
     Flag,
+    Measure,
     Record,
     Scores,
     load,
@@ -27,7 +28,7 @@ from advbench.record import (
 )
 from advbench.spec import BadInput
 
-BESIDE = {"examples.parquet": b"rows", "adversarial.safetensors": b"pixels"}
+BESIDE = {"examples.parquet": b"rows", "adversarial.safetensors": b"pixels", "measures.safetensors": b"arrays"}
 
 
 def record(**changes: Any) -> Record:
@@ -60,12 +61,14 @@ def record(**changes: Any) -> Record:
         "label": "pgd-at",
         "seed": 0,
         "status": "ok",
-        "job": {"threat": {"eps": "3/20"}, "nested": [1, 2.5, None, True]},
+        "job": {"threat": {"eps": "3/20"}, "nested": [1, 2.5, None, True], "collect": {"fosc": {}}},
         "scores": scores,
         "checkpoints": {"last": scores},
         "best_epoch": 1,
         "history": (epoch, epoch.model_copy(update={"epoch": 2, "seconds": 3.5})),
         "cost": Cost(train_seconds=1.5, eval_seconds=2.5, forward=7, backward=5, peak_memory_bytes=9, joules=3.5),
+        "measures": {"fosc": {"fosc_mean": Measure(value=0.25, unit="nats", meaning="a gap")}},
+        "measure_notes": {"fosc": ("100 examples",)},
         "flags": (Flag(name="masking", message="black box beats white box", evidence={"epoch": 17}),),
         "provenance": {"torch": "2.15.0", "date": "2026-11-20", "host": "a", "git": "b", "threads": 1},
     }
@@ -215,7 +218,13 @@ def test_stable_drops_the_volatile_fields_and_nothing_else():
 
 
 def test_two_runs_of_one_job_are_equal_in_what_is_stable():
-    again = {"train_seconds": 99.0, "eval_seconds": 98.0, "peak_memory_bytes": 97, "joules": None}
+    again = {
+        "train_seconds": 99.0,
+        "eval_seconds": 98.0,
+        "collect_seconds": 96.0,
+        "peak_memory_bytes": 97,
+        "joules": None,
+    }
     slow = record(
         cost=record().cost.model_copy(update=again),
         provenance=record().provenance | {"host": "c", "date": "2027", "git": "d"},
@@ -225,3 +234,16 @@ def test_two_runs_of_one_job_are_equal_in_what_is_stable():
     assert slow != record()
     assert stable(slow) == stable(record())
     assert stable(record(seed=1)) != stable(record())
+
+
+def test_what_was_collected_later_is_not_the_job_s_and_what_it_asked_for_is(tmp_path: Path):
+    def collected(**values: float | None) -> Record:
+        found = {name: {"mean": Measure(value=value, unit="1", meaning="a mean")} for name, value in values.items()}
+        return record(measures=found, measure_notes=dict.fromkeys(values, ("100 examples",)))
+
+    asked = save(collected(fosc=0.25), tmp_path / "asked", BESIDE)
+    later = save(collected(fosc=0.25, margins=3.0), tmp_path / "later", BESIDE | {"measures.safetensors": b"more"})
+
+    assert stable(later) == stable(asked)
+    assert stable(collected(fosc=0.5)) != stable(collected(fosc=0.25))
+    assert stable(collected(fosc=None)) != stable(collected(fosc=0.25))
