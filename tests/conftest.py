@@ -62,8 +62,7 @@ def shared_data():
 @pytest.fixture(scope="session")
 def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root that holds MNIST in torchvision's layout: $ADVBENCH_DATA where it does, else unpacked once."""
-    named = os.environ.get("ADVBENCH_DATA")
-    if named and (Path(named) / "MNIST" / "raw").is_dir():
+    if (named := os.environ.get("ADVBENCH_DATA")) and (Path(named) / "MNIST" / "raw").is_dir():
         return Path(named)
     root = tmp_path_factory.mktemp("mnist")
     with tarfile.open(_shared("mnist-raw.tar.xz")) as archive:
@@ -270,8 +269,8 @@ def judged(tmp_path: Path) -> Callable[..., Verdicts]:
     ) -> Verdicts:
         fields = {"attacks": [{"name": "fgsm"}], "curve": ["1/20", "1/5"], "block": 200, **how}
         journal = tmp_path / "journal" / (folder or uuid4().hex)
-        asked = validate(Evaluation, fields)
-        return evaluate(model, test, threat, attacks, asked, classes, journal, key, tell, doubt=doubt)
+        asked = (threat, attacks, validate(Evaluation, fields), classes)
+        return evaluate(model, test, *asked, journal, key, tell, doubt=doubt)
 
     return make
 
@@ -282,8 +281,7 @@ def ranks(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 
     def run(function: Callable[..., Any], world: int) -> list[Any]:
         folder = tmp_path_factory.mktemp("ranks")
-        file = sys.modules[function.__module__].__file__
-        assert file is not None
+        file = str(sys.modules[function.__module__].__file__)
         script = [sys.executable, str(Path(__file__).parent / "rank.py"), file, function.__name__]
         started = [
             subprocess.Popen(
@@ -295,8 +293,8 @@ def ranks(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
             )
             for rank in range(world)
         ]
-        told = [process.communicate(timeout=200)[0] for process in started]
-        assert [process.returncode for process in started] == [0] * world, "\n".join(told)
+        told = "\n".join(process.communicate(timeout=200)[0] for process in started)
+        assert [process.returncode for process in started] == [0] * world, told
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
     return run

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from advbench import find, zoo
 from advbench.models.base import Model
-from advbench.outside import Asked, Outside, check, load
+from advbench.outside import Asked, Outside, load
 from advbench.spec import BadInput, validate
 from advbench.task import Task
 
@@ -200,91 +200,35 @@ def test_a_zoo_s_model_is_known_by_its_file_and_the_package_s_version(monkeypatc
     assert "asks for another" in refused("robustbench:X", weights_sha256="cd" * 32)
 
 
-class Odd(nn.Module):
-    """A linear model with one thing wrong about it."""
-
-    def __init__(self, wrong: str = "") -> None:
-        super().__init__()
-        self.wrong = wrong
-        self.head = nn.Linear(16, 4, device="meta" if wrong == "meta" else None)
-        self.aside = [torch.ones(4, device="meta")]
-
-    def forward(self, x: Tensor) -> Any:
-        if self.wrong == "in place":
-            with torch.no_grad():
-                x.sub_(0.5)
-        if self.wrong == "elsewhere":
-            return x.flatten(1)[:, :4] + self.aside[0]
-        logits = self.head(x.flatten(1))
-        match self.wrong:
-            case "tuple":
-                return logits, x
-            case "dict":
-                return {"logits": logits}
-            case "classes":
-                return logits[:, :3]
-            case "half":
-                return logits.half()
-            case "nan":
-                return logits / 0
-            case "moved":
-                return logits.to("meta")
-            case "detached":
-                return logits.detach()
-            case "batch":
-                return logits - logits.mean(0)
-            case "raises":
-                raise RuntimeError("no way\nnone at all")
-            case _:
-                return logits
-
-
-GIVEN = "images come as float32 (2, 1, 4, 4) in [0, 1] on cpu, and logits (N, 4) should come out"
-WRONG = {
-    "tuple": f"it answers with tuple, not with logits of (2, 4); {GIVEN}",
-    "dict": f"it answers with dict, not with logits of (2, 4); {GIVEN}",
-    "classes": f"it answers with (2, 3), not with logits of (2, 4); {GIVEN}",
-    "nan": f"its logits are not finite; {GIVEN}",
-    "raises": f"at head (Linear): no way; {GIVEN}",
-    "half": "it answers in float16; its logits should be float32: add .float()",
-    "moved": f"it answers on meta, not on cpu; {GIVEN}",
-    "detached": "its logits have no gradient by the images; take no_grad, detach or numpy out of it",
-    "batch": "its answer for an image changes with the rest of the batch; call .eval() on it",
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_model_that_does_not_answer_as_it_should_is_a_line(wrong: str) -> None:
-    with pytest.raises(BadInput) as caught:
-        check(Odd(wrong), IMAGES, 4, "odd")
-    assert caught.value.lines == (f"odd: {WRONG[wrong]}",)
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        (Odd().half(), "head.weight is float16; return model.float()"),
-        (Odd().double(), "head.weight is float64; return model.float()"),
-        (Odd("meta"), "cannot be moved to cpu: "),
-        (Odd("elsewhere"), "at the start: "),
-        (Odd("in place"), "it writes into the images it is given; compute a new tensor there"),
-    ],
-)
-def test_a_model_of_another_type_or_place_is_a_line(model: nn.Module, said: str) -> None:
-    with pytest.raises(BadInput) as caught:
-        check(model, IMAGES.clone(), 4, "odd")
-    [line] = caught.value.lines
-    assert line.startswith(f"odd: {said}")
+@pytest.mark.usefixtures("here")
+def test_a_function_around_a_network_in_training_mode_is_found_out() -> None:
+    assert any("changes with the rest of the batch" in line for line in asked("nets.py:training").said)
 
 
 @pytest.mark.usefixtures("here")
-def test_a_function_around_a_network_in_training_mode_is_found_out() -> None:
-    assert "changes with the rest of the batch; call .eval() on it" in refused("nets.py:training")
+def test_a_model_that_draws_numbers_is_known_again() -> None:
+    Path("dice.py").write_text(
+        "import torch\ndef dice(x):\n    return torch.randn(len(x), 4) + x.flatten(1)[:, :4]\n"
+        "def numbers(x):\n    import numpy as np\n"
+        "    return torch.from_numpy(np.random.default_rng().normal(size=(len(x), 4))).float() + x.flatten(1)[:, :4]\n"
+        "made, other = lambda: dice, lambda: numbers\n",
+        encoding="utf-8",
+    )
+    for name in ("made", "other"):
+        assert asked(f"dice.py:{name}").about == asked(f"dice.py:{name}").about
+    assert "answers_sha256" not in asked("dice.py:other").about
 
 
-def test_a_right_model_passes_and_is_left_in_eval_mode_with_its_weights() -> None:
-    model = Odd().train()
-    before = json.dumps({name: value.tolist() for name, value in model.state_dict().items()})
-    check(model, IMAGES, 4, "odd")
-    assert not model.training
-    assert json.dumps({name: value.tolist() for name, value in model.state_dict().items()}) == before
+@pytest.mark.usefixtures("here")
+def test_a_file_that_it_imports_from_elsewhere_is_a_part_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path("lib")).mkdir()
+    (Path("lib") / "somewhere_else.py").write_text("FACTOR = 1\n", encoding="utf-8")
+    (Path("code")).mkdir()
+    (Path("code") / "made.py").write_text(
+        f"import sys; sys.path.insert(0, {str(Path('lib').resolve())!r})\n"
+        "import somewhere_else\ndef net():\n    return lambda x: somewhere_else.FACTOR * x.flatten(1)[:, :4]\n",
+        encoding="utf-8",
+    )
+    with monkeypatch.context() as context:
+        context.setattr("sys.path", [*sys.path])
+        assert set(asked("code/made.py:net").about["sources"]) == {"made.py", "somewhere_else"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advbench.find import module, where_in
+from advbench.find import PACKAGE, module, where_in
+from advbench.seeds import own_streams
 from advbench.spec import BadInput, did_you_mean
 
 
@@ -26,7 +28,7 @@ class Called(nn.Module):
         super().__init__()
         # Not as a submodule, should it hold some: what it is made of is its own affair.
         self.__dict__["called"] = function
-        if hasattr(function, "reject"):  # a detector keeps its say
+        if callable(getattr(function, "reject", None)):  # a detector keeps its say
             self.__dict__["reject"] = function.reject  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Any:
@@ -34,14 +36,13 @@ class Called(nn.Module):
 
 
 def made(file: Path, name: str, classes: int, seed: int = 0) -> tuple[nn.Module, dict[str, str]]:
-    """The model that `name` in `file` is or makes, and the sha256 of each file of its folder that this took.
+    """The model that `name` in `file` is or makes, and the sha256 of each file that this took and no package owns.
 
-    Called without arguments, or with `classes` where it takes that, after torch's global stream was set to `seed`.
+    Called without arguments, or with `classes` where it takes that, with global random streams that begin at `seed`.
     Raises BadInput with one line.
     """
     known = set(sys.modules)
-    with _beside(file), torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with _beside(file), own_streams(seed):
         inside = module(file, "model")
         found = getattr(inside, name, None)
         if found is None:
@@ -88,12 +89,16 @@ def _beside(file: Path) -> Generator[None]:
 
 
 def _sources(file: Path, known: set[str]) -> dict[str, str]:
-    """The digests of the file and of those in its folder that it imported."""
-    folder = file.resolve().parent
+    """The digests of the file and of those that it imported, wherever they lie; installed packages have versions."""
+    folder, library = file.resolve().parent, Path(sysconfig.get_path("stdlib")).resolve()
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
     for name in sorted(set(sys.modules) - known):
         source = getattr(sys.modules[name], "__file__", None)
         path = Path(source).resolve() if source else None
-        if path and path.is_relative_to(folder) and path.suffix == ".py" and "site-packages" not in path.parts:
-            found[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path is None or path.suffix != ".py" or not path.is_file() or path == file.resolve():
+            continue
+        installed = {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(library)
+        if not installed and not path.is_relative_to(PACKAGE):
+            place = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else name
+            found[place] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from advbench.models.library import Library
 from advbench.plan import record_folder, run_folder
 from advbench.record import Record
 from advbench.record import load as load_record
+from advbench.seeds import own_streams
 from advbench.spec import BadInput
 from advbench.start import fill, settle, start
 from advbench.task import Task
@@ -80,20 +81,31 @@ def load(asked: Asked, task: Task, images: Tensor, classes: int) -> Outside:
     else:
         found = _of_name(asked, task, images, classes)
     sha256 = found.about.get("weights_sha256")
-    if asked.weights_sha256 not in (None, sha256):
+    if asked.weights_sha256 is not None and asked.weights_sha256.lower() != sha256:
         raise BadInput(f"{word}: its weights have the sha256 {sha256}, and --weights-sha256 asks for another")
-    check(found.network, images, classes, word)
+    found = replace(found, said=(*found.said, *check(found.network, images, classes, word)))
     if sha256 is None:
         # Weights that nobody can see: what it answers stands for them, on an accelerator as far as it answers alike.
-        with torch.no_grad():
-            logits = found.network(images)
-        logits = logits if images.device.type == "cpu" else (logits / logits.abs().max() / CLOSE).round()
-        found.about["answers_sha256"] = digest({"answers": logits})
+        # A model that draws numbers of its own answers nothing twice; it is known by its sources alone.
+        one, other = (_answers(found.network, images) for _ in range(2))
+        if torch.equal(one, other):
+            found.about["answers_sha256"] = digest({"answers": one})
     return found
 
 
-def check(network: nn.Module, images: Tensor, classes: int, word: str) -> None:
-    """Put `network` into eval mode on the images' device and see whether it answers as it should. Raises BadInput."""
+@torch.no_grad()
+def _answers(network: nn.Module, images: Tensor) -> Tensor:
+    with own_streams(0, images.device):
+        logits = network(images)
+    return logits if images.device.type == "cpu" else (logits / logits.abs().max() / CLOSE).round()
+
+
+def check(network: nn.Module, images: Tensor, classes: int, word: str) -> tuple[str, ...]:
+    """Put `network` into eval mode on the images' device and see whether it answers as it should.
+
+    Returns what a person should know of it, which flags will say again with numbers. Raises BadInput.
+    """
+    said: list[str] = []
     for name, value in network.state_dict().items():
         if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float32:
             raise BadInput(f"{word}: {name} is {_kind(value.dtype)}; return model.float()")
@@ -112,16 +124,21 @@ def check(network: nn.Module, images: Tensor, classes: int, word: str) -> None:
         raise BadInput(f"{word}: it answers in {_kind(logits.dtype)}; its logits should be float32: add .float()")
     slope = torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] if logits.requires_grad else None
     if slope is None:
-        raise BadInput(f"{word}: its logits have no gradient by the images; take no_grad, detach or numpy out of it")
-    with torch.no_grad():
-        same, seen = images.clone(), network(images)
-        if not torch.equal(same, images):
-            raise BadInput(f"{word}: it writes into the images it is given; compute a new tensor there")
-        # What answers otherwise each time has no answer of its own to compare.
-        steady = torch.equal(seen, network(images))
-        alone = torch.cat([network(image[None]) for image in images])
-        if steady and (alone - seen).abs().max() > CLOSE * seen.abs().max():
-            raise BadInput(f"{word}: its answer for an image changes with the rest of the batch; call .eval() on it")
+        said.append(f"{word}: its logits have no gradient by the images, so attacks that follow one will find nothing")
+    try:
+        with torch.no_grad():
+            same, seen = images.clone(), answer(network, images, classes)
+            # What answers otherwise each time has no answer of its own to compare.
+            steady = torch.equal(seen, answer(network, images, classes))
+            alone = torch.cat([answer(network, image[None], classes) for image in images])
+    except Unfit as error:
+        needs = "it should answer without gradients and for one image as well"
+        raise BadInput(f"{word}: {error}; {needs}: torch.enable_grad() where it takes derivatives") from error.__cause__
+    if not torch.equal(same, images):
+        raise BadInput(f"{word}: it writes into the images it is given; compute a new tensor there")
+    if steady and (alone - seen).abs().max() > CLOSE * seen.abs().max():
+        said.append(f"{word}: its answer for an image changes with the rest of the batch")
+    return tuple(said)
 
 
 def _of_file(asked: Asked, classes: int) -> Outside:
