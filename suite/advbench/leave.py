@@ -75,6 +75,8 @@ def _git() -> str | None:
 def examples(judged: Verdicts) -> bytes:
     """examples.parquet: a row for each test example."""
     ledger = judged.ledger
+    # Of a model with a detector: a refused example may be of the right class, and is not right.
+    refused = {"refused": ledger.refused.numpy()} if ledger.detector else {}
     table = pa.table(
         {
             "index": ledger.index.numpy(),
@@ -85,6 +87,7 @@ def examples(judged: Verdicts) -> bytes:
             "broken_by": pa.array(judged.broken_by, pa.string()),
             "forward": ledger.forward.numpy(),
             "backward": ledger.backward.numpy(),
+            **refused,
         }
     )
     buffer = io.BytesIO()

@@ -9,7 +9,7 @@ import pytest
 
 from advbench.board import export
 from advbench.board.table import sections
-from advbench.record import Flag
+from advbench.record import Accuracy, Flag
 from advbench.spec import BadInput
 
 DEAD = Flag(name="dead", message="The model answers with one class.", evidence={"top_class": 1.0})
@@ -191,3 +191,19 @@ def test_a_pretrained_start_says_what_it_saw_and_elsewhere_nothing_changes(make:
     assert set(lines.values()) == {""}
     groups = {group["label"]: group for group in json.loads(export.nested(board))["tasks"][0]["groups"]}
     assert groups["big"]["records"][0]["extra_data"] == "ImageNet-1k"
+
+
+def test_a_stopped_evaluation_is_under_no_other_settings_and_says_what_it_is(make: Any) -> None:
+    stopped = Flag(name="stopped", message="", evidence={})
+    (section,) = sections([make("a"), make("a", 1), make("b", robust=None, flags=(stopped,))])
+
+    by_label = {group.label: group for group in section.groups}
+    assert by_label["b"].robust is None
+    assert notes(by_label["b"]) == ["1 of 1 was not attacked to the end, so it has no robust accuracy"]
+
+
+def test_what_a_detector_refuses_stands_in_the_notes(make: Any) -> None:
+    share = Accuracy(accuracy=0.03, low=0.01, high=0.05, n=360)
+    (section,) = sections([make(rejected=share)])
+
+    assert notes(section.groups[0]) == ["refuses 3.0% of untouched images"]

@@ -25,6 +25,8 @@ PLAIN = {
     "catastrophic-overfitting": "collapsed",
     "robust-overfitting": "overfitted robustly",
     "zero-gradient": "masked its gradient",
+    "pgd-gap": "withstands PGD and falls to stronger attacks",
+    "stopped": "was not attacked to the end, so it has no robust accuracy",
 }
 """What people say for a flag; any other is said by its name."""
 
@@ -210,11 +212,14 @@ class Group:
         unlike = Counter(text for row in self.rows for text in row.unlike)
         extra = sorted({row.extra_data for row in self.rows if row.extra_data})
         elsewhere = sorted({row.elsewhere for row in self.rows if row.elsewhere})
+        refused = [row.record.scores.rejected for row in self.rows if row.record.scores]
+        shares = [share.accuracy for share in refused if share]
         of = f"of {len(self.rows)}"
         return [
             *(Note("failed", f"{n} {of} FAILED: {error}") for error, n in sorted(failed.items())),
             *(Note("flag", f"{n} {of} {self._said(name)}") for name, n in self.flags.items()),
             *(Note("setting", f"trained elsewhere: {model}") for model in elsewhere),
+            *([Note("setting", f"refuses {fmean(shares):.1%} of untouched images")] if shares else []),
             *(Note("setting", f"pretrained start, extra data: {data}") for data in extra),
             *(Note("setting", f"trained differently: {fields}") for fields in sorted(changed) if fields),
             *(Note("setting", f"{n} {of} under other settings: {text}") for text, n in sorted(unlike.items())),

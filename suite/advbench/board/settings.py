@@ -53,8 +53,9 @@ def unlike(record: Record, expected: Mapping[str, Any]) -> tuple[str, ...]:
     if external(record.defense, record.job):
         # Only what it was judged under can be the task's; what it is made of and was trained by is its own affair.
         known = [f for f in known if f.partition(".")[0] in (*JUDGED, "scores", "data_sha256", "evaluation_protocol")]
-    # A failed job has no scores; that is not another protocol.
-    scored = known if record.scores else [field for field in known if not field.startswith("scores.")]
+    # A failed job has no scores, a stopped evaluation no robust accuracy; that is not another protocol.
+    judged = record.scores is not None and record.scores.robust is not None
+    scored = known if judged else [field for field in known if not field.startswith("scores.")]
     return tuple(
         f"{field} {_short(mine.get(field))}, not {_short(expected[field])}"
         for field in sorted(scored)
