@@ -34,10 +34,12 @@ VOLATILE = frozenset(
         "provenance.date",
         "provenance.host",
         "provenance.git",
+        "provenance.evaluation",
     }
 )
 """The fields in which a record may differ from its own rerun on the same machine, beside those of `history.extra`
-whose names end with _seconds."""
+whose names end with _seconds. `provenance.evaluation` says with what copies of the model candidates were looked for, as
+far as the process that wrote the record did that itself."""
 
 
 class Accuracy(Spec):
