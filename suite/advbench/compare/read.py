@@ -95,7 +95,7 @@ class Group:
 def read(path: Path) -> list[Group]:
     """The groups that `path` names. Raises BadInput."""
     files = _files(path)
-    records = sorted(((file.parent, _load(file)) for file in files), key=lambda found: _key(found[1]))
+    records = sorted(((file.parent, load(file)) for file in files), key=lambda found: _key(found[1]))
     groups: list[Group] = []
     for (task, label), members in groupby(records, key=lambda found: (found[1].task, found[1].label)):
         found = list(members)
@@ -130,15 +130,6 @@ def _files(path: Path) -> list[Path]:
         if found := sorted(path.glob(pattern)):
             return found
     raise BadInput(f"{path}: holds no record; {HELP}")
-
-
-def _load(file: Path) -> Record:
-    try:
-        return load(file)
-    except RecursionError:
-        raise BadInput(f"{file}: not a record: nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits, for one
-        raise BadInput(f"{file}: not a record: {error}") from None
 
 
 def _result(folder: Path, record: Record) -> Result:
