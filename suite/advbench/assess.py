@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from advbench import agenda, board, find, flags, leave
 from advbench.data.base import Examples, Missing
@@ -152,14 +153,11 @@ def _ready(asked: Asked, path: Path, only: str | None, label: str | None, exampl
     )
     if job.label in labels:
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
-    return _Ready(job, model, _first(test, examples), dataset.classes)
+    return _Ready(job, model, picked(test, slice(0, examples)), dataset.classes)
 
 
-def _first(test: Examples, count: int | None) -> Examples:
-    """The first `count` of them."""
-    if count is None:
-        return test
-    rows = slice(0, count)
+def picked(test: Examples, rows: slice | Tensor) -> Examples:
+    """Some of them, in the order of `rows`."""
     # Streamed images stay where they are; only the places among them are fewer.
     kept = {"stored": test.stored[rows]} if test.places is None else {"places": test.places[rows]}
     return replace(test, labels=test.labels[rows], index=test.index[rows], **kept)

@@ -1,0 +1,43 @@
+"""Options that commands share, and the words that they may take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Paths = Annotated[
+    list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
+]
+DataRoot = Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder that holds the data sets.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Executor(StrEnum):
+    """Where jobs run."""
+
+    local = "local"
+
+
+class Checkpoint(StrEnum):
+    """Which weights of a job."""
+
+    best = "best"
+    last = "last"
+
+
+class Kind(StrEnum):
+    """What `advbench list` can list."""
+
+    tasks = "tasks"
+    defenses = "defenses"
+    attacks = "attacks"
+    collectors = "collectors"
+    datasets = "datasets"
+    models = "models"
