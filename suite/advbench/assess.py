@@ -7,7 +7,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +33,7 @@ from advbench.scores import Verdicts
 from advbench.spec import BadInput
 from advbench.sweeps import expand
 from advbench.task import Task, check, files, read
+from advbench.until import Rule, Tell, Until, Watch, climb_until, ruled
 from advbench.verdicts import climb, ladder
 
 PROBE = 2
@@ -57,10 +57,20 @@ class _Ready:
     model: Outside
     test: Examples
     classes: int
+    rule: Rule | None = None
+    """When to stop, where not at the end."""
 
 
 def assess(
-    asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where, *, as_json: bool
+    asked: Asked,
+    path: Path,
+    only: str | None,
+    label: str | None,
+    examples: int | None,
+    where: Where,
+    *,
+    as_json: bool,
+    until: Until | None = None,
 ) -> None:
     """Evaluate the model by the task file at `path`, unless that is done, and print the outcome. Raises BadInput.
 
@@ -70,7 +80,7 @@ def assess(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
         console.print(f"{asked.word}: loading", soft_wrap=True)
-        ready = _ready(asked, path, only, label, examples, where)
+        ready = _ready(asked, path, only, label, examples, where, until)
         for line in ready.model.said:
             console.print(line, soft_wrap=True)
         record, cached = _done(ready, where.results), True
@@ -115,7 +125,17 @@ def judging(path: Path, only: str | None) -> tuple[str, Task, list[str]]:
     return *tasks[0], [str(entry.get("label") or entry.get("name")) for entry in own]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def _ready(asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where) -> _Ready:
+def _ready(
+    asked: Asked,
+    path: Path,
+    only: str | None,
+    label: str | None,
+    examples: int | None,
+    where: Where,
+    until: Until | None,
+) -> _Ready:
+    if until and examples is not None:
+        raise BadInput("--examples and --until: give one of them; the one is how many, the other until when")
     name, task, labels = judging(path, only)
     if label is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
         raise BadInput(f"--label {label!r}: names folders: use letters, digits and . _ -")
@@ -153,7 +173,9 @@ def _ready(asked: Asked, path: Path, only: str | None, label: str | None, exampl
     )
     if job.label in labels:
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
-    return _Ready(job, model, picked(test, slice(0, examples)), dataset.classes)
+    rule = ruled(until, job, test) if until else None
+    job = job.model_copy(update={"until": rule.plain}) if rule else job
+    return _Ready(job, model, picked(test, slice(0, examples)), dataset.classes, rule)
 
 
 def picked(test: Examples, rows: slice | Tensor) -> Examples:
@@ -196,7 +218,7 @@ def _judged(ready: _Ready, where: Where, console: Console) -> Record:
         def tell(stage: str, done: int, total: int, words: str) -> None:
             show(Event(item, stage, done, total, words, time.monotonic() - started))
 
-        judged = _attacked(ready, where.root, run_folder(where.results, job.path) / "journal" / job.id, tell)
+        judged, watch = _attacked(ready, where.root, run_folder(where.results, job.path) / "journal" / job.id, tell)
         robust = judged.scores.robust
         words = f"clean {judged.scores.clean.accuracy:.1%}" + (f", robust {robust.accuracy:.1%}" if robust else "")
         show(Event(item, "ok", words=words, seconds=time.monotonic() - started))
@@ -220,17 +242,20 @@ def _judged(ready: _Ready, where: Where, console: Console) -> Record:
         flags=tuple(flags.of_evaluation(judged)),
         provenance=leave.provenance(device, {EXTERNAL: sha256} if sha256 else {}, ready.test.stored.dtype)
         | ready.model.versions
-        | {"evaluation": judged.passes},
+        | {"evaluation": judged.passes}
+        | ({"until": watch.plain()} if watch else {}),
     )
     beside = {"examples.parquet": leave.examples(judged), "adversarial.safetensors": leave.adversarial(judged)}
     return save(record, record_folder(where.results, job.path), beside)
 
 
-def _attacked(ready: _Ready, root: Path, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
+def _attacked(ready: _Ready, root: Path, journal: Path, tell: Tell) -> tuple[Verdicts, Watch | None]:
     job, how, test = ready.job, ready.job.evaluation, ready.test
     try:
+        if ready.rule:
+            return climb_until(ready.rule, job, ready.model, test, ready.classes, root, journal, tell, picked)
         attacks = ladder(how, root, test, ready.classes)
-        return climb(job, ready.model.network, job.id, test, attacks, how, ready.classes, journal, tell)
+        return climb(job, ready.model.network, job.id, test, attacks, how, ready.classes, journal, tell), None
     except BadInput:
         raise
     except Exception as error:  # a stranger's network may raise at any batch
@@ -248,6 +273,12 @@ def _tell(console: Console, record: Record, file: Path, *, cached: bool) -> None
     if scores.robust:
         how = f"{scores.robust.protocol} on {scores.robust.n:,} test examples"
         console.print(f"robust {_interval(scores.robust)}, {how}", soft_wrap=True)
+    if told := record.provenance.get("until"):
+        console.print(f"stopped after {told['examples']:,} of {told['of']:,}: {told['stopped']}", soft_wrap=True)
+        for name in ("robust", "difference"):
+            if name in told:
+                low, high = (100 * bound for bound in told[name])
+                console.print(f"{name} on all of them: {low:.2f} to {high:.2f} points, with 95 % confidence")
     for flag in record.flags:
         console.print(f"{flag.name}: {flag.message}", soft_wrap=True)
     console.print(f"record: {file}", soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from advbench import __version__, claims
-from advbench.options import Checkpoint, DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
+from advbench.options import Checkpoint, DataRoot, Debug, Decided, Device, Executor, Jobs, Json, Kind, Paths, Results
 from advbench.spec import BadInput
 
 app = typer.Typer(
@@ -129,6 +129,12 @@ def evaluate(
     checkpoint: Annotated[Checkpoint | None, typer.Option(help="Of a run folder (default: best).")] = None,
     label: Annotated[str | None, typer.Option(help="Name on the board (default: from the model's).")] = None,
     examples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test examples.")] = None,
+    until: Annotated[
+        Decided | None, typer.Option(help="Examples in random order, until --margin or --width is met.")
+    ] = None,
+    against: Annotated[Path | None, typer.Option(help="A record on the same test examples.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Points of robust accuracy that it may be better.")] = None,
+    width: Annotated[float | None, typer.Option(help="Points between the ends of the own interval.")] = None,
     results: Results = Path("results"),
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
@@ -143,12 +149,14 @@ def evaluate(
     """
     from advbench import assess
     from advbench.outside import Asked
+    from advbench.until import Until
 
     del debug
     asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
     where = assess.Where(results, data_root, device)
     try:
-        assess.assess(asked, task, only, label, examples, where, as_json=as_json)
+        enough = Until.of(until and until.value, against, margin, width)
+        assess.assess(asked, task, only, label, examples, where, as_json=as_json, until=enough)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
         raise typer.Exit(130) from None

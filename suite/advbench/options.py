@@ -32,6 +32,12 @@ class Checkpoint(StrEnum):
     last = "last"
 
 
+class Decided(StrEnum):
+    """When an evaluation may stop before its end."""
+
+    decided = "decided"
+
+
 class Kind(StrEnum):
     """What `advbench list` can list."""
 

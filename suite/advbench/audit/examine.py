@@ -18,7 +18,7 @@ from advbench.audit.claim import SAMPLE, Claim, Finding
 from advbench.audit.repeat import Repeat
 from advbench.data.base import Examples
 from advbench.evaluate import Tell
-from advbench.external import External
+from advbench.external import External, drawn
 from advbench.judge import judge
 from advbench.outside import CLOSE, Outside
 from advbench.seeds import derive
@@ -66,10 +66,12 @@ def digest(claim: Claim, model: Outside) -> Finding:
 
 def places(claim: Claim, test: Examples) -> tuple[Finding, Tensor | None]:
     """Whether its examples are the task's with their labels, and the place in the test set of each row."""
-    whole = test.index.cpu().numpy()
-    count = claim.job.examples if isinstance(claim.job, External) else None
-    expected = whole[:count]
-    index = claim.rows.index
+    whole, index = test.index.cpu().numpy(), claim.rows.index
+    expected = whole
+    if isinstance(claim.job, External) and claim.job.until:
+        expected = whole[drawn(len(whole), claim.job.evaluation.seed)[: len(index)]]
+    elif isinstance(claim.job, External):
+        expected = whole[: claim.job.examples]
     if len(index) != len(expected) or not np.isin(index, expected).all():
         lacking, more = len(np.setdiff1d(expected, index)), len(np.setdiff1d(index, expected))
         said = f"{lacking} of the task's {len(expected)} are missing, {more} are none of them"

@@ -65,7 +65,12 @@ def refuse(a: Result, b: Result) -> None:
 
 def _common(result: Result) -> dict[str, Any]:
     """Without these in common two results answer two questions."""
-    job, scores = result.record.job, result.record.scores
+    scores = result.record.scores
+    return common(result.record.job) | {"scores.protocol": scores.robust.protocol if scores and scores.robust else None}
+
+
+def common(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the jobs of comparable results have in common."""
     evaluation = _table(job, "evaluation")
     found = {
         "data_sha256": job.get("data_sha256"),
@@ -74,7 +79,6 @@ def _common(result: Result) -> dict[str, Any]:
         "protocol": job.get("protocol"),
         "evaluation.attacks": evaluation.get("attacks"),
         "evaluation.checkpoint": evaluation.get("checkpoint"),
-        "scores.protocol": scores.robust.protocol if scores and scores.robust else None,
     }
     return dict(_leaves(found))
 
