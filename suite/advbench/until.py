@@ -155,7 +155,6 @@ def climb_until(
     root: Path,
     journal: Path,
     tell: Tell,
-    picked: Callable[[Examples, Tensor], Examples],
 ) -> tuple[Verdicts, Watch]:
     """Attack part after part until the rule is met; what they withstood together."""
     how = job.evaluation
@@ -179,6 +178,13 @@ def climb_until(
         if watch.why:
             break
     return _joined(found, attacks, classes), watch
+
+
+def picked(test: Examples, rows: slice | Tensor) -> Examples:
+    """Some of them, in the order of `rows`."""
+    # Streamed images stay where they are; only the places among them are fewer.
+    kept = {"stored": test.stored[rows]} if test.places is None else {"places": test.places[rows]}
+    return replace(test, labels=test.labels[rows], index=test.index[rows], **kept)
 
 
 def _of_part(how: Evaluation, number: int) -> Evaluation:

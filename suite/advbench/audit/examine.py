@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from advbench.assess import picked
 from advbench.audit.claim import SAMPLE, Claim, Finding
 from advbench.audit.repeat import Repeat
 from advbench.data.base import Examples
@@ -23,6 +22,7 @@ from advbench.judge import judge
 from advbench.outside import CLOSE, Outside
 from advbench.seeds import derive
 from advbench.threat import Threat
+from advbench.until import picked
 from advbench.verdicts import BRIEF, climb, ladder
 
 BATCH = 256

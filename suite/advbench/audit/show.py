@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 
 from advbench import agenda, find
-from advbench.assess import PROBE
 from advbench.audit import examine
 from advbench.audit.claim import Claim, Finding, Verdict, agreeing, read, together
 from advbench.compare.show import printable
@@ -26,6 +25,7 @@ from advbench.data.subsets import choose
 from advbench.evaluate import Tell
 from advbench.execute.local import Event
 from advbench.external import External
+from advbench.judging import PROBE
 from advbench.outside import Asked, load
 from advbench.plan import Item
 from advbench.prepare import set_up
