@@ -168,7 +168,7 @@ def climb_until(
         def told(stage: str, _done: int, _total: int, words: str) -> None:
             tell(stage, watch.taken, len(test), f"{watch.said() if watch.taken else 'first examples'}; {words}")
 
-        part = picked(test, torch.from_numpy(rows).to(test.device))
+        part = picked(test, torch.from_numpy(rows))
         mine = _of_part(how, number)
         folder = journal / str(number)
         found.append(climb(job, model.network, job.id, part, attacks, mine, classes, folder, told))
