@@ -105,7 +105,7 @@ def collect(
     """
     made = [find.named(Collector, {"name": one} if isinstance(one, str) else one) for one in collectors]
     where = judging.Where(Path("results"), Path(data_root), device)  # nothing is written there
-    ready = judging.ready(_asked(model, weights, checkpoint), Path(task), only, None, examples, where, None)
+    ready = judging.ready_for(_asked(model, weights, checkpoint), Path(task), only, None, examples, where, None)
     threat = Threat(ready.job.threat.norm, float(ready.job.threat.eps))
     return measure(ready.model.network, ready.test, threat, made, seed=seed)
 

@@ -16,7 +16,7 @@ from advbench import board, flags, leave
 from advbench.execute.local import Event
 from advbench.execute.lock import locked
 from advbench.external import EXTERNAL, external, identity
-from advbench.judging import Given, Ready, Where, ready
+from advbench.judging import Given, Ready, Where, ready_for
 from advbench.outside import Asked
 from advbench.plan import Item, record_folder, run_folder
 from advbench.progress import Show
@@ -65,18 +65,18 @@ def judged(
 ) -> tuple[Record, Path, bool]:
     """The record of the evaluation, its file, and whether it was there already. Raises BadInput."""
     console.print(f"{asked.word}: loading", soft_wrap=True)
-    all_ = ready(asked, path, only, label, examples, where, until)
-    for line in all_.model.said:
+    ready = ready_for(asked, path, only, label, examples, where, until)
+    for line in ready.model.said:
         console.print(line, soft_wrap=True)
-    record, cached = _done(all_, where.results), True
+    record, cached = _done(ready, where.results), True
     if record is None:
         board.refuse_to_overwrite(where.results / "README.md")
         list(load_all(where.results / "records"))  # one that the board cannot read is told before the work
         with locked(where.results):
             sweep(where.results)
-            record, cached = _judged(all_, where, console), False
+            record, cached = _judged(ready, where, console), False
             board.build(where.results)
-    return record, record_folder(where.results, all_.job.path) / "record.json", cached
+    return record, record_folder(where.results, ready.job.path) / "record.json", cached
 
 
 def _done(ready: Ready, results: Path) -> Record | None:

@@ -43,6 +43,7 @@ class Where:
 class Ready:
     """A job, and what it takes to do it."""
 
+    task: Task
     job: External
     model: Outside
     test: Examples
@@ -95,7 +96,7 @@ def judging(path: Path, only: str | None) -> tuple[str, Task, list[str]]:
     return *tasks[0], [str(entry.get("label") or entry.get("name")) for entry in own]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def ready(
+def ready_for(
     asked: Asked | Given,
     path: Path,
     only: str | None,
@@ -149,4 +150,4 @@ def ready(
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
     rule = ruled(until, job, test) if until else None
     job = job.model_copy(update={"until": rule.plain}) if rule else job
-    return Ready(job, model, picked(test, slice(0, examples)), dataset.classes, rule)
+    return Ready(task, job, model, picked(test, slice(0, examples)), dataset.classes, rule)

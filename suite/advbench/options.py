@@ -1,4 +1,4 @@
-"""Options that commands share, and the words that they may take."""
+"""Arguments and options that several commands share, each said once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Model = Annotated[
+    str, typer.Argument(help="FILE.py:NAME, a run folder, robustbench:NAME, torchvision:NAME, timm:NAME, or our NAME.")
+]
+TaskFile = Annotated[Path, typer.Option("--task", help="Task file: its data, threat and evaluation.")]
+OfSeveral = Annotated[str | None, typer.Option("--only", help="Which task, where the file means several.")]
+Weights = Annotated[Path | None, typer.Option(help=".safetensors, or a file of torch.save (tensors only).")]
+WeightsDigest = Annotated[str | None, typer.Option("--weights-sha256", help="Refuse weights of another digest.")]
+Label = Annotated[str | None, typer.Option(help="Name on the board (default: from the model's).")]
 
 
 class Executor(StrEnum):
@@ -30,6 +38,9 @@ class Checkpoint(StrEnum):
 
     best = "best"
     last = "last"
+
+
+WhichCheckpoint = Annotated[Checkpoint | None, typer.Option("--checkpoint", help="Of a run folder (default: best).")]
 
 
 class Decided(StrEnum):
