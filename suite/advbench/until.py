@@ -110,7 +110,7 @@ class Watch:
         until = rule.until
         # Told apart is the margin; an own accuracy x is followed as 2x - 1, which lies in [-1, 1] as differences do.
         self.change = ConfidenceSequence(size, until.margin or 0.01)
-        self.own = ConfidenceSequence(size, until.width or 0.01)
+        self.own = ConfidenceSequence(size, until.width or 0.1)
 
     def add(self, rows: NDArray[np.int64], robust: Bools) -> None:
         """The verdicts of the next examples, whose places in the test set are `rows`."""
