@@ -20,6 +20,7 @@ JOB = {
     "training": {"epochs": 30},
     "evaluation": {"attacks": [{"name": "pgd", "steps": 20}], "checkpoint": "best"},
     "protocol": 2,
+    "evaluation_protocol": 3,
 }
 BUILD = {"torch": "2.15.0", "device": "cpu", "host": "vm", "threads": 1, "deterministic": True}
 

@@ -103,6 +103,24 @@ def test_a_record_of_another_age_is_refused_by_name(tmp_path: Path, schema):
     assert f"{path}: record schema {schema!r}, this advbench reads {SCHEMA}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"schema": 1, "job": ' + '{"a":' * 5000 + "1" + "}" * 5001, "record.json: "),
+        ('{"schema": 1, "a": ' + "9" * 5000 + "}", "not a record: Exceeds the limit"),
+    ],
+    ids=["deep", "deep inside", "huge"],
+)
+def test_hostile_json_is_one_line(tmp_path: Path, content, said):
+    path = tmp_path / "record.json"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadInput) as error:
+        load(path)
+    assert said in str(error.value)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '"text"', "\udcff"])
 def test_what_is_no_record_is_refused(tmp_path: Path, content):
     path = tmp_path / "record.json"

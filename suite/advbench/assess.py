@@ -7,157 +7,80 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from advbench import agenda, board, find, flags, leave
-from advbench.data.base import Examples, Missing
-from advbench.data.subsets import choose
+from advbench import board, flags, leave
 from advbench.execute.local import Event
 from advbench.execute.lock import locked
-from advbench.external import EXTERNAL, External, external, identity
-from advbench.outside import Asked, Outside, load
-from advbench.plan import EVALUATION_PROTOCOL, Item, record_folder, run_folder
-from advbench.prepare import set_up
+from advbench.external import EXTERNAL, external, identity
+from advbench.judging import Given, Ready, Where, ready_for
+from advbench.outside import Asked
+from advbench.plan import Item, record_folder, run_folder
 from advbench.progress import Show
 from advbench.record import Accuracy, Cost, Record, load_all, save, sweep, whole
 from advbench.record import load as load_record
-from advbench.resolve import evaluated, part_errors, undefined
 from advbench.scores import Verdicts
 from advbench.spec import BadInput
-from advbench.sweeps import expand
-from advbench.task import Task, check, files, read
+from advbench.until import Tell, Until, Watch, climb_until
 from advbench.verdicts import climb, ladder
-
-PROBE = 2
-"""Test images that are tried before the evaluation."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """The folders and the device of an evaluation."""
-
-    results: Path
-    root: Path
-    device: str
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A job, and what it takes to do it."""
-
-    task: Task
-    job: External
-    model: Outside
-    test: Examples
-    classes: int
 
 
 def assess(
-    asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where, *, as_json: bool
+    asked: Asked,
+    path: Path,
+    only: str | None,
+    label: str | None,
+    examples: int | None,
+    where: Where,
+    *,
+    as_json: bool,
+    until: Until | None = None,
+    stop: bool = True,
 ) -> None:
     """Evaluate the model by the task file at `path`, unless that is done, and print the outcome. Raises BadInput.
 
-    An evaluation that was stopped goes on where it stopped.
+    An evaluation that was interrupted goes on there. Without `stop` it climbs the whole ladder even where the cheap
+    rungs show a masked gradient.
     """
     # A stranger's file may print, and with --json nothing else may stand on stdout.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
-        console.print(f"{asked.word}: loading", soft_wrap=True)
-        ready = ready_for(asked, path, only, label, examples, where)
-        for line in ready.model.said:
-            console.print(line, soft_wrap=True)
-        record, cached = _done(ready, where.results), True
-        if record is None:
-            board.refuse_to_overwrite(where.results / "README.md")
-            list(load_all(where.results / "records"))  # one that the board cannot read is told before the work
-            with locked(where.results):
-                sweep(where.results)
-                record, cached = _judged(ready, where, console), False
-                board.build(where.results)
-    file = record_folder(where.results, ready.job.path) / "record.json"
+        record, file, cached = judged(asked, path, only, label, examples, where, console, until, stop=stop)
     if as_json:
         print(json.dumps({"path": str(file), "cached": cached, **record.plain()}, indent=1))
     else:
         _tell(console, record, file, cached=cached)
 
 
-def judging(path: Path, only: str | None) -> tuple[str, Task, list[str]]:
-    """A task's name, what it says, and the labels of its own defenses; its training is not looked at.
-
-    `only` is a glob that names one of a sweep's tasks. Raises BadInput with all that is wrong.
-    """
-    if files([path]) != [path]:
-        raise BadInput(f"--task {path}: is a folder; give one of its task files")
-    said = read(path)
-    raw = said | {"training": {"epochs": 1}, "defense": [{"name": "standard"}]}
-    variants, errors = expand(path.stem, raw)
-    chosen = [variant for variant in variants if only is None or fnmatchcase(variant.name, only)]
-    if not errors and len(chosen) != 1:
-        why = f"--only {only!r} matches {len(chosen)} of its tasks" if only else f"means {len(variants)} tasks"
-        raise BadInput(f"{path}: {why}; choose one with --only: {', '.join(v.name for v in variants)}")
-    tasks: list[tuple[str, Task]] = []
-    for variant in chosen:
-        task, wrong = check(variant.raw)
-        judged = {key: variant.raw[key] for key in ("data", "evaluation", "collect") if key in raw}
-        wrong += part_errors(judged, path.parent)
-        errors += variant.told(wrong)
-        tasks += [(variant.name, task)] if task else []
-    if errors:
-        raise BadInput(*dict.fromkeys(f"{path}: {line}" for line in errors))
-    defenses: Any = said.get("defense")
-    own = [entry for entry in defenses if isinstance(entry, dict)] if isinstance(defenses, list) else []  # pyright: ignore[reportUnknownVariableType]
-    return *tasks[0], [str(entry.get("label") or entry.get("name")) for entry in own]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-
-
-def ready_for(
-    asked: Asked, path: Path, only: str | None, label: str | None, examples: int | None, where: Where
-) -> Ready:
-    """The task read, the model loaded and tried, the examples on the device. Raises BadInput."""
-    name, task, labels = judging(path, only)
-    if label is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", label):
-        raise BadInput(f"--label {label!r}: names folders: use letters, digits and . _ -")
-    device = torch.device(agenda.devices(where.device, 1, [Item(task=name, label="", seed=0, base=path.parent)])[0])
-    if task.resources.accelerator and device.type == "cpu" and where.device != "cpu":
-        raise BadInput(f"{path}: needs an accelerator, and there is none; --device cpu evaluates here all the same")
-    try:
-        dataset = find.read_data(task.data, where.root)
-    except Missing as missing:
-        raise BadInput(f"{path}: {missing}") from None
-    try:
-        evaluation, attacks = evaluated(task, where.root, dataset)
-        test = choose(dataset, task.data, device).test
-    except BadInput as error:
-        raise BadInput(*(f"{path}: {line}" for line in error.lines)) from None
-    if unfit := undefined(task, attacks):
-        raise BadInput(f"{path}: {'; '.join(unfit)}")
-    if examples is not None and examples > len(test):
-        raise BadInput(f"--examples {examples}: the task has {len(test)} test examples")
-    set_up(task.resources.threads, device)
-    model = load(asked, task, test.pixels(slice(0, PROBE)), dataset.classes)
-    set_up(task.resources.threads, device)  # a stranger's file may have switched something
-    job = External(
-        task=name,
-        title=task.title,
-        label=label or model.label,
-        data=task.data,
-        data_sha256=dataset.sha256,
-        model=model.about,
-        threat=task.threat,
-        evaluation=evaluation,
-        examples=None if examples == len(test) else examples,
-        threads=task.resources.threads,
-        evaluation_protocol=EVALUATION_PROTOCOL,
-    )
-    if job.label in labels:
-        raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
-    return Ready(task, job, model, test.first(examples), dataset.classes)
+def judged(
+    asked: Asked | Given,
+    path: Path,
+    only: str | None,
+    label: str | None,
+    examples: int | None,
+    where: Where,
+    console: Console,
+    until: Until | None = None,
+    *,
+    stop: bool = True,
+) -> tuple[Record, Path, bool]:
+    """The record of the evaluation, its file, and whether it was there already. Raises BadInput."""
+    console.print(f"{asked.word}: loading", soft_wrap=True)
+    ready = ready_for(asked, path, only, label, examples, where, until, stop=stop)
+    for line in ready.model.said:
+        console.print(line, soft_wrap=True)
+    record, cached = _done(ready, where.results), True
+    if record is None:
+        board.refuse_to_overwrite(where.results / "README.md")
+        list(load_all(where.results / "records"))  # one that the board cannot read is told before the work
+        with locked(where.results):
+            sweep(where.results)
+            record, cached = _judged(ready, where, console), False
+            board.build(where.results)
+    return record, record_folder(where.results, ready.job.path) / "record.json", cached
 
 
 def _done(ready: Ready, results: Path) -> Record | None:
@@ -193,7 +116,9 @@ def _judged(ready: Ready, where: Where, console: Console) -> Record:
         def tell(stage: str, done: int, total: int, words: str) -> None:
             show(Event(item, stage, done, total, words, time.monotonic() - started))
 
-        judged = _attacked(ready, where.root, run_folder(where.results, job.path) / "journal" / job.id, tell)
+        judged, watch = _attacked(
+            ready, where.root, run_folder(where.results, job.path) / "journal" / job.journal_id, tell
+        )
         robust = judged.scores.robust
         words = f"clean {judged.scores.clean.accuracy:.1%}" + (f", robust {robust.accuracy:.1%}" if robust else "")
         show(Event(item, "ok", words=words, seconds=time.monotonic() - started))
@@ -217,17 +142,20 @@ def _judged(ready: Ready, where: Where, console: Console) -> Record:
         flags=tuple(flags.of_evaluation(judged)),
         provenance=leave.provenance(device, {EXTERNAL: sha256} if sha256 else {}, ready.test.stored.dtype)
         | ready.model.versions
-        | {"evaluation": judged.passes},
+        | {"evaluation": judged.passes}
+        | ({"until": watch.plain()} if watch else {}),
     )
     beside = {"examples.parquet": leave.examples(judged), "adversarial.safetensors": leave.adversarial(judged)}
     return save(record, record_folder(where.results, job.path), beside)
 
 
-def _attacked(ready: Ready, root: Path, journal: Path, tell: Callable[[str, int, int, str], None]) -> Verdicts:
+def _attacked(ready: Ready, root: Path, journal: Path, tell: Tell) -> tuple[Verdicts, Watch | None]:
     job, how, test = ready.job, ready.job.evaluation, ready.test
     try:
+        if ready.rule:
+            return climb_until(ready.rule, job, ready.model, test, ready.classes, root, journal, tell)
         attacks = ladder(how, root, test, ready.classes)
-        return climb(job, ready.model.network, job.id, test, attacks, how, ready.classes, journal, tell)
+        return climb(job, ready.model.network, job.journal_id, test, attacks, how, ready.classes, journal, tell), None
     except BadInput:
         raise
     except Exception as error:  # a stranger's network may raise at any batch
@@ -242,9 +170,17 @@ def _tell(console: Console, record: Record, file: Path, *, cached: bool) -> None
     assert scores is not None
     console.print(f"{record.task}/{record.label}{': evaluated before' if cached else ''}", soft_wrap=True)
     console.print(f"clean  {_interval(scores.clean)}")
+    if scores.rejected:
+        console.print(f"refused {_interval(scores.rejected)} of the untouched examples")
     if scores.robust:
         how = f"{scores.robust.protocol} on {scores.robust.n:,} test examples"
         console.print(f"robust {_interval(scores.robust)}, {how}", soft_wrap=True)
+    if told := record.provenance.get("until"):
+        console.print(f"stopped after {told['examples']:,} of {told['of']:,}: {told['stopped']}", soft_wrap=True)
+        for name in ("robust", "difference"):
+            if name in told:
+                low, high = (100 * bound for bound in told[name])
+                console.print(f"{name} on all of them: {low:.2f} to {high:.2f} points, with 95 % confidence")
     for flag in record.flags:
         console.print(f"{flag.name}: {flag.message}", soft_wrap=True)
     console.print(f"record: {file}", soft_wrap=True)

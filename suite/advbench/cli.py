@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from advbench import __version__, given
+from advbench import __version__, claims, given
 from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
 from advbench.spec import BadInput
 
@@ -139,47 +139,8 @@ def board(
         typer.echo(path)
 
 
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(help="A record, all seeds of a defense (DIR/records/TASK/LABEL), or results.")],
-    b: Annotated[Path, typer.Argument(help="Another one, on the same test examples.")],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Compare two results example by example: what differs, how surely, and of what that speaks.
-
-    Example: advbench compare leaderboard/records/digits-linf/pgd-at leaderboard/records/digits-linf/fast-at
-    """
-    from advbench.compare import show
-
-    del debug
-    show.show(a, b, as_json=as_json)
-
-
-@app.command()
-def check(
-    new: Annotated[Path, typer.Argument(help="What is judged: a record, a defense's seeds, or results.")],
-    against: Annotated[Path, typer.Option(help="What it has to hold: the same, of before.")],
-    margin: Annotated[float, typer.Option(help="Points of robust and of clean accuracy that may be lost.")],
-    clean_margin: Annotated[float | None, typer.Option(help="Of clean accuracy, where it is another one.")] = None,
-    passes: Annotated[float | None, typer.Option(help="Training passes, at most so many times the old.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Training seconds likewise, on one machine only.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown summary here.")] = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Hold a new result to an old one: PASS, FAIL, or INCONCLUSIVE with what would decide.
-
-    Example: advbench check results/records/mine/my-defense --against baseline/records/mine/my-defense --margin 5
-
-    Exit code: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 2 bad input.
-    """
-    from advbench.gate import judge, show
-
-    del debug
-    asked = judge.Asked.of(margin, clean_margin, passes, seconds)
-    raise typer.Exit(show.show(new, against, asked, junit, markdown, as_json))
+for _command in (claims.compare, claims.check, claims.audit):
+    app.command()(_command)
 
 
 @app.command("list")

@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from advbench.index import canonical
 from advbench.spec import Spec
 from advbench.task import Data, Evaluation, ThreatModel
@@ -33,6 +36,8 @@ class External(Spec):
     evaluation: Evaluation
     examples: int | None = None
     """Only so many of the task's test examples, the first ones."""
+    until: dict[str, Any] | None = None
+    """Where its examples came in the order `drawn` until enough was known: margin, width, the other record's table."""
     threads: int
     evaluation_protocol: int
 
@@ -44,12 +49,28 @@ class External(Spec):
     @property
     def id(self) -> str:
         """Names the result: of everything that can change it and of nothing else."""
+        return self._digest("batch")
+
+    @property
+    def journal_id(self) -> str:
+        """`id` whether or not a masked gradient stops it: what was done until then is good for both."""
+        return self._digest("batch", "stop")
+
+    def _digest(self, *left_out: str) -> str:
         plain = self.plain()
         kept = {key: plain[key] for key in ("data_sha256", "threat", "examples", "threads", "evaluation_protocol")}
+        kept |= {"until": plain["until"]} if plain["until"] else {}
         kept["model"] = identity(plain["model"])
-        kept["evaluation"] = {key: value for key, value in plain["evaluation"].items() if key != "batch"}
+        # A field that says nothing changes nothing, so that an optional one can be added.
+        said = {key: value for key, value in plain["evaluation"].items() if value is not None}
+        kept["evaluation"] = {key: value for key, value in said.items() if key not in left_out}
         kept["data"] = {key: plain["data"][key] for key in ("name", "test", "order", "seed")}
         return hashlib.sha256(canonical(kept).encode()).hexdigest()[:16]
+
+
+def drawn(n: int, seed: int) -> NDArray[np.int64]:
+    """The order (n,) in which `until` takes the examples: at random, before any verdict, and the same every time."""
+    return np.random.default_rng([seed, n]).permutation(n)
 
 
 def identity(model: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from advbench.options import (
     DataRoot,
     Debug,
+    Decided,
     Device,
     Json,
     Label,
@@ -32,6 +33,15 @@ def evaluate(
     checkpoint: WhichCheckpoint = None,
     label: Label = None,
     examples: Annotated[int | None, typer.Option(min=1, help="Only the first so many test examples.")] = None,
+    until: Annotated[
+        Decided | None, typer.Option(help="Examples in random order, until --margin or --width is met.")
+    ] = None,
+    against: Annotated[Path | None, typer.Option(help="A record on the same test examples.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Points of robust accuracy that it may be better.")] = None,
+    width: Annotated[float | None, typer.Option(help="Points between the ends of the own interval.")] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop/--no-stop", help="Leave the ladder where its cheap rungs show a masked gradient.")
+    ] = True,
     results: Results = Path("results"),
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
@@ -45,13 +55,16 @@ def evaluate(
     Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted.
     """
     from advbench import assess
+    from advbench.judging import Where
     from advbench.outside import Asked
+    from advbench.until import Until
 
     del debug
     asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
-    where = assess.Where(results, data_root, device)
+    where = Where(results, data_root, device)
     try:
-        assess.assess(asked, task, only, label, examples, where, as_json=as_json)
+        enough = Until.of(until and until.value, against, margin, width)
+        assess.assess(asked, task, only, label, examples, where, as_json=as_json, until=enough, stop=stop)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
         raise typer.Exit(130) from None
@@ -80,12 +93,13 @@ def collect(
 
     Exit code: 0 collected, 2 bad input or a model that does not answer as it should, 130 interrupted.
     """
-    from advbench import assess, observe
+    from advbench import observe
+    from advbench.judging import Where
     from advbench.outside import Asked
 
     del debug
     asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
-    where = assess.Where(results, data_root, device)
+    where = Where(results, data_root, device)
     try:
         observe.observe(asked, task, only, label, collector or [], where, as_json=as_json)
     except KeyboardInterrupt:

@@ -16,11 +16,11 @@ from safetensors.torch import load as tensors
 from safetensors.torch import save as bytes_of
 
 from advbench import board, find, measures
-from advbench.assess import Ready, Where, ready_for
 from advbench.collectors.base import Collector
 from advbench.execute.lock import locked
 from advbench.external import external, identity
 from advbench.index import canonical
+from advbench.judging import Ready, Where, ready_for
 from advbench.measures import Found
 from advbench.outside import Asked
 from advbench.plan import record_folder, run_folder
@@ -58,7 +58,7 @@ def observe(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
         console.print(f"{asked.word}: loading", soft_wrap=True)
-        ready = ready_for(asked, path, only, label, None, where)
+        ready = ready_for(asked, path, only, label, None, where, None)
         for line in ready.model.said:
             console.print(line, soft_wrap=True)
         collectors = _chosen(ready.task, names)

@@ -43,6 +43,12 @@ class Checkpoint(StrEnum):
 WhichCheckpoint = Annotated[Checkpoint | None, typer.Option("--checkpoint", help="Of a run folder (default: best).")]
 
 
+class Decided(StrEnum):
+    """When an evaluation may stop before its end."""
+
+    decided = "decided"
+
+
 class Kind(StrEnum):
     """What `advbench list` can list."""
 

@@ -242,7 +242,9 @@ def load(path: Path) -> Record:
     """Read one `record.json`. Raises BadInput that names what is wrong with it."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise BadInput(f"{path}: not a record: nested too deeply") from None
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise BadInput(f"{path}: not a record: {error}") from None
     version = raw.get("schema") if isinstance(raw, dict) else None
     if version != SCHEMA:
@@ -251,6 +253,8 @@ def load(path: Path) -> Record:
         return validate(Record, raw)
     except ValidationError as error:
         raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
+    except RecursionError:  # the parser goes deeper than what writes it again
+        raise BadInput(f"{path}: not a record: nested too deeply") from None
 
 
 def load_all(folder: Path) -> Iterator[Record]:

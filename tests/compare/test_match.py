@@ -29,6 +29,8 @@ def pair(tmp_path: Path, lay_record, **changes):
         ({"job": {"threat": {"norm": "Linf", "eps": "1/5"}}}, "threat.eps 3/20 there, 1/5 here"),
         ({"job": {"threat": {"norm": "L2", "eps": "3/20"}}}, "threat.norm Linf there, L2 here"),
         ({"job": {"protocol": 1}}, "protocol 2 there, 1 here"),
+        ({"job": {"evaluation_protocol": 2}}, "evaluation_protocol 3 there, 2 here"),
+        ({"job": {"evaluation_protocol": None}}, "evaluation_protocol 3 there, null here"),
         (
             {"job": {"evaluation": {"attacks": [{"name": "pgd", "steps": 10}], "checkpoint": "best"}}},
             "evaluation.attacks[0].steps 20 there, 10 here",
@@ -41,6 +43,14 @@ def test_what_answers_two_questions_is_not_compared(tmp_path: Path, lay_record, 
         pair(tmp_path, lay_record, **changes)
 
     assert str(error.value).endswith(said)
+
+
+def test_what_was_trained_elsewhere_has_no_protocol_of_a_training(tmp_path: Path, lay_record):
+    a, b = pair(tmp_path, lay_record, job={"protocol": None, "training": None})
+
+    assert (a.label, b.label) == ("a", "b")
+    with pytest.raises(BadInput, match=r"differ in: evaluation_protocol 3 there, 2 here$"):
+        pair(tmp_path, lay_record, job={"protocol": None, "training": None, "evaluation_protocol": 2})
 
 
 def test_a_field_that_says_nothing_is_no_difference(tmp_path: Path, lay_record):

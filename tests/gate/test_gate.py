@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from advbench import cli
 from advbench.compare.read import read
-from advbench.gate.judge import Asked, Judgement, judge, together
+from advbench.gate.judge import Asked, Judgement, check, judge, together
 from advbench.gate.limits import Limit
 from advbench.gate.publish import junit, markdown
 from advbench.gate.show import show
@@ -161,3 +161,11 @@ def test_the_workflow_asks_what_the_command_takes(repo: Path):
     for name, *words in lines:
         taken = {option for parameter in commands[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= taken
+
+
+def test_other_protocols_of_the_evaluation_are_refused(tmp_path: Path, lay_record):
+    old = lay_record(tmp_path / "old", "a", 0, np.arange(20) % 4 > 0)
+    new = lay_record(tmp_path / "new", "a", 0, np.arange(20) % 4 > 0, job={"evaluation_protocol": 4})
+
+    with pytest.raises(BadInput, match=r"differ in: evaluation_protocol 3 there, 4 here$"):
+        check(new, old, Asked.of(5, None))

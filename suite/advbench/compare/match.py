@@ -50,6 +50,9 @@ def _one_setting(group: Group) -> None:
 def refuse(a: Result, b: Result) -> None:
     """Raises BadInput that says what two results do not have in common and would need to."""
     one, other = _common(a), _common(b)
+    if not (a.record.job.get("training") and b.record.job.get("training")):
+        # What was trained elsewhere was trained under no protocol of ours, and is judged like any other.
+        one, other = ({key: value for key, value in common.items() if key != "protocol"} for common in (one, other))
     lines = differences(one, other)
     if len(a.index) != len(b.index) or (a.index != b.index).any():
         alone = len(np.setdiff1d(a.index, b.index)), len(np.setdiff1d(b.index, a.index))
@@ -62,15 +65,20 @@ def refuse(a: Result, b: Result) -> None:
 
 def _common(result: Result) -> dict[str, Any]:
     """Without these in common two results answer two questions."""
-    job, scores = result.record.job, result.record.scores
+    scores = result.record.scores
+    return common(result.record.job) | {"scores.protocol": scores.robust.protocol if scores and scores.robust else None}
+
+
+def common(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the jobs of comparable results have in common."""
     evaluation = _table(job, "evaluation")
     found = {
         "data_sha256": job.get("data_sha256"),
         "threat": job.get("threat"),
+        "evaluation_protocol": job.get("evaluation_protocol"),
         "protocol": job.get("protocol"),
         "evaluation.attacks": evaluation.get("attacks"),
         "evaluation.checkpoint": evaluation.get("checkpoint"),
-        "scores.protocol": scores.robust.protocol if scores and scores.robust else None,
     }
     return dict(_leaves(found))
 

@@ -21,7 +21,7 @@ from advbench.spec import BadInput
 Bools = NDArray[np.bool_]
 
 STANDS = -1
-COLUMNS = ["index", "label", "predicted", "broken_by"]
+COLUMNS = ["index", "label", "predicted"]
 HELP = (
     "give a record.json or its folder, DIR/records/<task>/<label> for all seeds of a defense, "
     "DIR/records/<task> for a task, or a results folder"
@@ -95,7 +95,7 @@ class Group:
 def read(path: Path) -> list[Group]:
     """The groups that `path` names. Raises BadInput."""
     files = _files(path)
-    records = sorted(((file.parent, _load(file)) for file in files), key=lambda found: _key(found[1]))
+    records = sorted(((file.parent, load(file)) for file in files), key=lambda found: _key(found[1]))
     groups: list[Group] = []
     for (task, label), members in groupby(records, key=lambda found: (found[1].task, found[1].label)):
         found = list(members)
@@ -132,15 +132,6 @@ def _files(path: Path) -> list[Path]:
     raise BadInput(f"{path}: holds no record; {HELP}")
 
 
-def _load(file: Path) -> Record:
-    try:
-        return load(file)
-    except RecursionError:
-        raise BadInput(f"{file}: not a record: nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits, for one
-        raise BadInput(f"{file}: not a record: {error}") from None
-
-
 def _result(folder: Path, record: Record) -> Result:
     file = folder / "examples.parquet"
     if record.scores is None:
@@ -150,26 +141,40 @@ def _result(folder: Path, record: Record) -> Result:
     # Only the verdicts are asked for: a baseline may be kept without its adversarial images.
     if hashlib.sha256(file.read_bytes()).hexdigest() != record.files.get(file.name):
         raise BadInput(f"{file}: not the file that the record was written with; get both again")
-    index, label, fell, names = _table(file)
-    if len(np.unique(index)) != len(index):
-        raise BadInput(f"{file}: {len(index) - len(np.unique(index))} examples have an index that others have too")
-    order = np.argsort(index)
-    result = Result(folder, record, index[order], label[order], fell[order], names)
+    rows = table(file)
+    order = np.argsort(rows.index)
+    result = Result(folder, record, rows.index[order], rows.label[order], rows.fell[order], rows.names)
     _agrees(file, result)
     return result
 
 
-def _table(file: Path) -> tuple[Any, Any, Any, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Table:
+    """The rows of an examples.parquet, as they stand there."""
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    fell: NDArray[np.int64]
+    """The number in `names` of what broke it, or STANDS."""
+    names: tuple[str, ...]
+
+
+def table(file: Path) -> Table:
+    """Read one. Raises BadInput."""
     try:
-        table = pq.read_table(file, columns=COLUMNS)  # pyright: ignore[reportUnknownMemberType]
-        index, label = (table[name].cast(pa.int64()).to_numpy() for name in ("index", "label"))
-        broken: Any = table["broken_by"].cast(pa.string()).combine_chunks().dictionary_encode()
-        lacking = [name for name in ("index", "label") if table[name].null_count]
+        found = pq.read_table(file, columns=[*COLUMNS, "broken_by"])  # pyright: ignore[reportUnknownMemberType]
+        whole = [found[name].cast(pa.int64()) for name in COLUMNS]
+        broken: Any = found["broken_by"].cast(pa.string()).combine_chunks().dictionary_encode()
     except (OSError, pa.ArrowException, KeyError) as error:
         raise BadInput(f"{file}: not a whole table of examples: {str(error).splitlines()[0]}") from None
-    if lacking:
+    if lacking := [name for name, column in zip(COLUMNS, whole, strict=True) if column.null_count]:
         raise BadInput(f"{file}: examples without {' and '.join(lacking)}")
-    return index, label, broken.indices.fill_null(STANDS).to_numpy().astype(int), tuple(broken.dictionary.to_pylist())
+    index, label, predicted = (column.to_numpy() for column in whole)
+    if len(np.unique(index)) != len(index):
+        raise BadInput(f"{file}: {len(index) - len(np.unique(index))} examples have an index that others have too")
+    fell = broken.indices.fill_null(STANDS).to_numpy().astype(int)
+    return Table(index, label, predicted, fell, tuple(broken.dictionary.to_pylist()))
 
 
 def _agrees(file: Path, result: Result) -> None:
