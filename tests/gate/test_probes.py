@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from advbench.compare.read import read
+from advbench.gate.judge import Asked, check
 from advbench.gate.probes import drift, flags
-from advbench.record import Flag
+from advbench.record import Flag, load, save
 
 STANDS = np.arange(20) % 4 > 0
 DEAD, MASKED = Flag(name="dead", message="one class"), Flag(name="zero-gradient", message="masked")
@@ -38,6 +39,29 @@ def test_only_a_new_flag_fails(tmp_path: Path, lay_record, old, new, verdict):
 
     assert limit.verdict == verdict
     assert ("zero-gradient (masked)" in limit.said) == (MASKED in new)
+
+
+def stopped(folder: Path) -> None:
+    """The record as a stopped evaluation leaves it."""
+    record = load(folder / "record.json")
+    assert record.scores
+    flag = Flag(name="stopped", message="", evidence={})
+    scores = record.scores.model_copy(update={"robust": None})
+    beside = {name: (folder / name).read_bytes() for name in record.files}
+    save(record.model_copy(update={"scores": scores, "flags": (flag,)}), folder, beside)
+
+
+def test_a_gradient_that_is_masked_now_fails_rather_than_compares_with_nothing(tmp_path: Path, lay_record):
+    stands = np.ones(200, bool)
+    for seed in range(3):
+        lay_record(tmp_path / "old", "a", seed, stands)
+        stopped(lay_record(tmp_path / "new", "a", seed, stands))
+
+    [judged] = check(tmp_path / "new", tmp_path / "old", Asked(0.01, 0.01))
+
+    assert judged.verdict == "FAIL"
+    assert any("robust accuracy was not judged" in text for text in judged.remarks)
+    assert "robust accuracy" not in {limit.name for limit in judged.limits}
 
 
 def test_a_job_that_fails_now_is_new(tmp_path: Path, lay_record):

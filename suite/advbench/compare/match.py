@@ -53,6 +53,9 @@ def refuse(a: Result, b: Result) -> None:
     if not (a.record.job.get("training") and b.record.job.get("training")):
         # What was trained elsewhere was trained under no protocol of ours, and is judged like any other.
         one, other = ({key: value for key, value in common.items() if key != "protocol"} for common in (one, other))
+    if _stopped(a) or _stopped(b):
+        # It met the same ladder and was not attacked to the end; that is a finding, and no other protocol.
+        one, other = ({k: v for k, v in common.items() if k != "scores.protocol"} for common in (one, other))
     lines = differences(one, other)
     if len(a.index) != len(b.index) or (a.index != b.index).any():
         alone = len(np.setdiff1d(a.index, b.index)), len(np.setdiff1d(b.index, a.index))
@@ -61,6 +64,10 @@ def refuse(a: Result, b: Result) -> None:
         lines.append(f"labels of {int((a.labels != b.labels).sum())} test examples")
     if lines:
         raise BadInput(f"{a.path} and {b.path} cannot be compared; they differ in: {'; '.join(lines)}")
+
+
+def _stopped(result: Result) -> bool:
+    return any(flag.name == "stopped" for flag in result.record.flags)
 
 
 def _common(result: Result) -> dict[str, Any]:

@@ -120,6 +120,8 @@ def judge(new: Group, old: Group, asked: Asked, among: int = 1) -> Judgement:
 def _remarks(new: Group, old: Group, claim: Claim) -> list[str]:
     words = {"A": "OLD", "B": "NEW"}
     said = [f"{words[text[0]]}{text[1:]}" if text[1:2] == "," else text for text in remarks(old, new)]
+    if any(result.robust is None for group in (new, old) for result in group.results):
+        said.append("robust accuracy was not judged: an evaluation was not climbed to its end, or had no attack")
     if claim == "checkpoints":
         said.append(f"fewer than {LEAST_SEEDS} seeds on a side support no claim about a defense; add seeds for one")
     return said
