@@ -221,7 +221,7 @@ def _stopped(verdicts: Verdicts) -> list[Flag]:
         Flag(
             name="stopped",
             message=f"{', '.join(left)} were left out after {' and '.join(verdicts.stopped)}, so there is no robust "
-            "accuracy; attack the model in another way, or set stop = false to climb on",
+            "accuracy; attack the model in another way, or climb on with stop = false (--no-stop)",
             evidence={"because": list(verdicts.stopped), "left": left},
         )
     ]
