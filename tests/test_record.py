@@ -70,7 +70,14 @@ def record(**changes: Any) -> Record:
         "measures": {"fosc": {"fosc_mean": Measure(value=0.25, unit="nats", meaning="a gap")}},
         "measure_notes": {"fosc": ("100 examples",)},
         "flags": (Flag(name="masking", message="black box beats white box", evidence={"epoch": 17}),),
-        "provenance": {"torch": "2.15.0", "date": "2026-11-20", "host": "a", "git": "b", "threads": 1},
+        "provenance": {
+            "torch": "2.15.0",
+            "date": "2026-11-20",
+            "host": "a",
+            "git": "b",
+            "threads": 1,
+            "evaluation": {},
+        },
     }
     return Record(**values | changes)
 
