@@ -196,6 +196,14 @@ def main() -> None:
     try:
         try:
             app(standalone_mode=True)
+        except SystemExit as end:
+            sys.stdout.flush()
+            if "RANK" in os.environ and "torch.distributed" in sys.modules:
+                # All is written. Threads that torch leaves behind a group may abort an orderly end of the process
+                # ("terminate called without an active exception"), which a launcher takes for a failure.
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
+            raise
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as in `advbench list tasks | head -1`
