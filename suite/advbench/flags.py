@@ -147,7 +147,8 @@ def _stochastic(verdicts: Verdicts) -> list[Flag]:
         Flag(
             name="stochastic",
             message=f"the same batch gets other logits in another pass (by {signs.stochastic:.2g} of the largest; "
-            f"{signs.changed:.0%} of predictions change): turn the noise off, or attack the mean and let passes vote",
+            f"{signs.changed:.0%} of predictions change): turn the noise off, or attack the mean (autoattack-rand) "
+            "and let passes vote (votes = N)",
             evidence={"difference": signs.stochastic, "changed": signs.changed, "images": signs.images},
         )
     ]

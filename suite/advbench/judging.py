@@ -23,7 +23,7 @@ from advbench.resolve import evaluated, part_errors, undefined
 from advbench.spec import BadInput
 from advbench.sweeps import expand
 from advbench.task import Task, check, files, read
-from advbench.until import Rule, Until, picked, ruled
+from advbench.until import Rule, Until, ruled
 from advbench.weights import digest
 
 JUDGED = ("data", "evaluation", "collect")
@@ -159,4 +159,4 @@ def ready_for(
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
     rule = ruled(until, job, test) if until else None
     job = job.model_copy(update={"until": rule.plain}) if rule else job
-    return Ready(task, job, model, picked(test, slice(0, examples)), dataset.classes, rule)
+    return Ready(task, job, model, test.some(slice(0, examples)), dataset.classes, rule)

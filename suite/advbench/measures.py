@@ -86,7 +86,7 @@ def found(
             say(left[0].name)
             began = time.perf_counter()
             try:
-                stream = each(model, test.first(size), threat, left, seed=job.evaluation.seed, say=say)
+                stream = each(model, test.some(slice(0, size)), threat, left, seed=job.evaluation.seed, say=say)
                 with contextlib.closing(stream):
                     for name, measures in stream:
                         known[name] = _found(measures, time.perf_counter() - began)

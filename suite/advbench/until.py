@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from advbench.compare.match import common, differences
 from advbench.compare.read import Bools, read
@@ -168,7 +167,7 @@ def climb_until(
         def told(stage: str, _done: int, _total: int, words: str) -> None:
             tell(stage, watch.taken, len(test), f"{watch.said() if watch.taken else 'first examples'}; {words}")
 
-        part = picked(test, torch.from_numpy(rows))
+        part = test.some(torch.from_numpy(rows))
         mine = _of_part(how, number)
         folder = journal / str(number)
         found.append(climb(job, model.network, job.journal_id, part, attacks, mine, classes, folder, told))
@@ -178,13 +177,6 @@ def climb_until(
         if watch.why:
             break
     return _joined(found, attacks, classes), watch
-
-
-def picked(test: Examples, rows: slice | Tensor) -> Examples:
-    """Some of them, in the order of `rows`."""
-    # Streamed images stay where they are; only the places among them are fewer.
-    kept = {"stored": test.stored[rows]} if test.places is None else {"places": test.places[rows]}
-    return replace(test, labels=test.labels[rows], index=test.index[rows], **kept)
 
 
 def _of_part(how: Evaluation, number: int) -> Evaluation:

@@ -4,15 +4,12 @@
 
 takes the best weights of a job that `advbench run` has left in RESULTS and gives the same test examples to each, in
 turn. The floor is what the passes alone would take: their number, times the CPU seconds of a bare pass through the same
-engine at the same batch. Memory is that of a process of its own, above what it had before its first pass; the bare one
-makes a single forward and backward pass at that batch.
+engine at the same batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -85,32 +82,6 @@ def floor(model: nn.Module, loaded: Loaded, seen: Turn) -> float:
     return (seen.forward - seen.backward) * one + seen.backward * pair
 
 
-def resident() -> int:
-    """Peak bytes of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def memory(kind: str, asked: argparse.Namespace) -> int:
-    """Bytes by which a new process grows at its peak."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grown, (kind, asked))
-
-
-def _grown(kind: str, asked: argparse.Namespace) -> int:
-    loaded = load(asked)
-    for parameter in loaded.model.eval().parameters():
-        parameter.requires_grad_(False)
-    x = loaded.test.pixels(slice(None))
-    loaded.model(x[:2])  # what any pass needs once
-    before = resident()
-    if kind == "bare":
-        again = x.clone().requires_grad_(True)
-        torch.autograd.grad(loaded.model(again).sum(), again)
-    else:
-        turn(kind, loaded, 0)
-    return resident() - before
-
-
 def main() -> None:
     """Print a line for each kind, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,7 +93,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--only", nargs="+", default=[*KINDS, "torchattacks"])
-    parser.add_argument("--no-memory", action="store_true")
     asked = parser.parse_args()
     loaded = load(asked)
     for parameter in loaded.model.eval().parameters():
@@ -140,9 +110,6 @@ def main() -> None:
         bare = floor(engine, loaded, turns[kind][-1])
         against = {other: round(median[other] / median[kind], 2) for other in turns if not other.startswith("ours")}
         print(f"{kind}: times as fast {against}; {median[kind] / bare:.2f} of its fp32 floor of {bare:.1f} s")
-    if not asked.no_memory:
-        grown = {kind: memory(kind, asked) for kind in ("bare", *turns)}
-        print({kind: f"{value / 2**20:.0f} MiB" for kind, value in grown.items()})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -82,11 +82,13 @@ def load(asked: argparse.Namespace) -> Loaded:
     ready = prepare(item, asked.data_root, torch.device("cpu"))
     torch.set_num_threads(asked.threads)
     ready.model.load_state_dict(load_file(run_folder(asked.results, item.path) / "best.safetensors"))
-    whole, n = ready.subsets.test, min(asked.examples, len(ready.subsets.test))
-    # Of streamed images the places are cut, of resident ones the images themselves.
-    kept = {"stored": whole.stored[:n]} if whole.places is None else {"places": whole.places[:n]}
-    test = replace(whole, **kept, labels=whole.labels[:n], index=whole.index[:n])
-    return Loaded(ready.model, test, Threat(item.job.threat.norm, float(item.job.threat.eps)), ready.classes)
+    whole = ready.subsets.test
+    return Loaded(
+        ready.model,
+        whole.some(slice(0, asked.examples)),
+        Threat(item.job.threat.norm, float(item.job.threat.eps)),
+        ready.classes,
+    )
 
 
 def attack(kind: str, loaded: Loaded, seed: int) -> Verdicts:

@@ -22,7 +22,6 @@ from advbench.judge import judge
 from advbench.outside import CLOSE, Outside
 from advbench.seeds import derive
 from advbench.threat import Threat
-from advbench.until import picked
 from advbench.verdicts import BRIEF, climb, ladder
 
 BATCH = 256
@@ -86,7 +85,7 @@ def places(claim: Claim, test: Examples) -> tuple[Finding, Tensor | None]:
 
 def clean(claim: Claim, bench: Bench, rows: NDArray[np.int64], where: Tensor) -> Finding:
     """Whether the model answers the untouched examples `rows` as the record says."""
-    said = _ask(claim, bench, picked(bench.test, where[rows]).pixels(slice(None)), where[rows])
+    said = _ask(claim, bench, bench.test.some(where[rows]).pixels(slice(None)), where[rows])
     other = (said.predicted.numpy() != claim.rows.predicted[rows]) | (said.right != claim.right[rows])
     differ, near = int((other & ~said.close).sum()), int((other & said.close).sum())
     words = f"{differ} of {len(rows)} answered otherwise" + (f", {near} more within rounding" if near else "")
@@ -120,7 +119,7 @@ def sample(claim: Claim, bench: Bench, where: Tensor) -> tuple[Finding | None, B
     if len(index) == 0:
         return None, proven
     rows = np.array([row_of[int(i)] for i in index], int)
-    chosen = picked(bench.test, where[rows])
+    chosen = bench.test.some(where[rows])
     images = images.to(bench.test.device)
     inside = _threat(claim).contains(images, chosen.pixels(slice(None))).cpu().numpy()
     said = _ask(claim, bench, images, where[rows])
@@ -142,7 +141,7 @@ def again(
     """The record's own ladder on the examples `rows`, under another seed."""
     if not claim.robust:
         return Finding("attack", "CONFIRMED", "it claims no robust accuracy: its ladder was not climbed to the end")
-    chosen = picked(bench.test, where[rows])
+    chosen = bench.test.some(where[rows])
     # What only tells of the attacks is spared, and no sign of masking keeps the ladder from its end.
     how = claim.job.evaluation.model_copy(update=BRIEF | {"seed": derive(seed, "audit"), "stop": False})
     attacks = ladder(how, bench.root, chosen, bench.classes)

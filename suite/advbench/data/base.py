@@ -93,14 +93,15 @@ class Examples:
         """Where the images and labels that it gives are."""
         return self.labels.device
 
-    def first(self, count: int | None) -> Examples:
-        """The first `count` of them; all for None."""
-        if count is None:
-            return self
-        rows = slice(0, count)
-        # Streamed images stay where they are; only the places among them are fewer.
-        kept = {"stored": self.stored[rows]} if self.places is None else {"places": self.places[rows]}
-        return replace(self, labels=self.labels[rows], index=self.index[rows], **kept)
+    def some(self, rows: Tensor | slice) -> Examples:
+        """Those of `rows`, in that order."""
+        labels, index = self.labels[rows], self.index[rows]
+        if self.places is None:
+            return replace(self, stored=self.stored[rows], labels=labels, index=index)
+        # Streamed images stay where they are; only the places among them, in host memory, are fewer.
+        return replace(
+            self, places=self.places[rows.cpu() if isinstance(rows, Tensor) else rows], labels=labels, index=index
+        )
 
     def pixels(self, rows: Tensor | slice) -> Tensor:
         """The rows' images as float32 in [0, 1]."""
