@@ -133,8 +133,9 @@ def test_global_streams_start_at_the_seed_and_go_on_as_if_nothing_had_been():
     assert other not in (None, one)
 
 
-def library(name: str) -> None:
-    pytest.importorskip(name, reason=f'pip install "advbench[{name}]"', exc_type=ImportError)
+def library(name: str) -> Any:
+    """The package, or the test is skipped; typed Any because a check of types need not have it."""
+    return pytest.importorskip(name, reason=f'pip install "advbench[{name}]"', exc_type=ImportError)
 
 
 class Plane(nn.Module):
@@ -234,8 +235,5 @@ def test_all_that_is_known_can_be_made_with_nothing_but_defaults(name):
 
 def test_torchattacks_autoattack_is_not_the_standard_one():
     """Why its name is no protocol: ten steps where the authors take a hundred."""
-    library("torchattacks")
-    import torchattacks
-
-    parts = torchattacks.AutoAttack(nn.Linear(1, 1))._autoattack.attacks
+    parts = library("torchattacks").AutoAttack(nn.Linear(1, 1))._autoattack.attacks
     assert [part.steps for part in parts if hasattr(part, "steps")] == [10, 10, 10]

@@ -10,11 +10,13 @@ engine at the same batch.
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from parity import KINDS, Loaded, attack, load
@@ -48,14 +50,14 @@ def turn(kind: str, loaded: Loaded, seed: int) -> Turn:
 
 def torchattacks(loaded: Loaded, seed: int) -> Turn:
     """Another library's AutoAttack, on the correct examples; whether it fooled the model is asked of the model."""
-    from torchattacks import AutoAttack
-
+    # By name, because a check of types need not have it.
+    library: Any = importlib.import_module("torchattacks")
     model, x, y = loaded.model.eval(), loaded.test.pixels(slice(None)), loaded.test.labels
     started = time.process_time()
     with torch.no_grad():
         right = model(x).argmax(1) == y
     with counting(model) as passes:
-        made = AutoAttack(
+        made = library.AutoAttack(
             model, norm=loaded.threat.norm, eps=loaded.threat.eps, seed=seed, n_classes=loaded.classes, verbose=False
         )
         fooled = made(x[right], y[right])
