@@ -129,7 +129,7 @@ def records(folder: Place) -> pd.DataFrame:
     """A row a record of a results folder (or of its records/ folder), with flat columns.
 
     Accuracies are fractions: `clean` and `robust` with `_low` and `_high` (95 %) and `_n`; `after/NAME` after a rung,
-    `alone/NAME` under one attack, `curve/EPS` at another radius. `train_passes` and `passes` are example passes of the
+    `alone/NAME` under one attack, `curve/EPS` at another radius; `measure/COLLECTOR/NAME`. `train_passes` and `passes` are example passes of the
     training and the evaluation, forward and backward; `flags` are names with commas between. What a record lacks is NaN
     or None. Raises BadInput.
     """
@@ -156,6 +156,11 @@ def _row(record: Record) -> dict[str, Any]:
         "passes": cost.forward + cost.backward or None,
         "seconds": cost.eval_seconds or None,
         "flags": ", ".join(sorted({flag.name for flag in record.flags})),
+        **{
+            f"measure/{collector}/{name}": found.value
+            for collector, values in record.measures.items()
+            for name, found in values.items()
+        },
     }
 
 
