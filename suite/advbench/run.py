@@ -37,7 +37,7 @@ def run_job(
         trained = share(item, ready, tell)
         began["processes"] = processes
     else:
-        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
+        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell, collectors=ready.collectors)
     found, digests = verdicts(job, ready, trained, folder, tell)
     judged = found[job.evaluation.checkpoint]
     seen = measures.of_job(job, ready, digests[job.evaluation.checkpoint], folder, tell)
@@ -51,7 +51,7 @@ def run_job(
             "checkpoints": {name: v.scores for name, v in found.items()},
             "best_epoch": trained.best_epoch,
             "cost": _cost(trained, found, seen, device),
-            **measures.fields(seen),
+            **measures.fields(seen, trained.notes),
             "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": leave.provenance(device, digests, subsets.test.stored.dtype)
             | began
@@ -104,7 +104,9 @@ def _cost(trained: Trained, found: dict[str, Verdicts], seen: dict[str, measures
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
         eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
-        collect_seconds=round(sum(one.seconds for one in seen.values()), 3),
+        collect_seconds=round(
+            sum(one.seconds for one in seen.values()) + sum(e.collect_seconds or 0 for e in trained.history), 3
+        ),
         train_forward=sum(e.forward for e in trained.history),
         train_backward=sum(e.backward for e in trained.history),
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),
