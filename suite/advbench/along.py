@@ -20,9 +20,11 @@ from advbench.collectors.base import Collector
 from advbench.collectors.updates import Turns
 from advbench.data.base import Examples
 from advbench.parallel import Group
-from advbench.record import ALONG
 from advbench.seeds import derive, own_streams
 from advbench.threat import Threat
+
+ALONG = "along the training"
+"""How a note on a look during training begins."""
 
 
 class Along:
@@ -73,16 +75,16 @@ class Along:
         with own_streams(seed, data.device):
             tries += tried(model, data, threat, looking, seed=seed, say=lambda words: say(f"collecting: {words}"))
         found = {one.name: one.measures for one in tries}
-        examples = {one.name: ", on validation examples" for one in looking}
         notes = {name: dict(said) for name, said in at.notes.items()}
-        for name, measures in found.items():
+        measured: dict[str, dict[str, float | None]] = {}
+        for one in due:
+            measures = found[one.name]
+            if measures.values:
+                measured[one.name] = {name: value.value for name, value in measures.values.items()}
             text = "; ".join(measures.notes)
             # Once for all looks that found something, and once for each reason why there was nothing.
             occasion = "found" if measures.values else text
-            notes.setdefault(name, {}).setdefault(
-                occasion, f"{ALONG}, first after epoch {at.epoch}{examples.get(name, '')}: {text}"
-            )
-        values = {name: {key: m.value for key, m in found[name].values.items()} for name in (one.name for one in due)}
-        measured = {name: numbers for name, numbers in values.items() if numbers}
-        seconds = round(time.perf_counter() - began, 3)
-        return {"collect_seconds": seconds} | ({"measures": measured} if measured else {}), notes
+            when = f"{ALONG}, first after epoch {at.epoch}" + ("" if one.along_only else ", on validation examples")
+            notes.setdefault(one.name, {}).setdefault(occasion, f"{when}: {text}")
+        line: dict[str, Any] = {"measures": measured} if measured else {}
+        return line | {"collect_seconds": round(time.perf_counter() - began, 3)}, notes
