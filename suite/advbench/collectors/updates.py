@@ -59,7 +59,7 @@ class Turns:
 
     def keep(self) -> dict[str, Tensor]:
         """All that `restore` needs."""
-        kept = {"sums": self.sums, "last": self.last}
+        kept = {"sums": {kind: total.clone() for kind, total in self.sums.items()}, "last": self.last}
         return {f"{part}/{kind}": value for part, table in kept.items() for kind, value in table.items()}
 
     def restore(self, kept: dict[str, Tensor], device: torch.device) -> None:
