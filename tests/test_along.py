@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from advbench.collectors.fosc import Fosc
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState, batch_norm
-from advbench.parallel import ALONE, Group
+from advbench.parallel import ALONE
 from advbench.plan import Job
 from advbench.seeds import derive
-from advbench.spec import validate
 from advbench.threat import Threat
 from advbench.train import Trained, train
 
@@ -45,15 +43,11 @@ class Stop(Exception):
 
 
 class Fussy(Defense):
-    """Uses noise, memory, dropout and batch norm, two processes if asked, and dies at its step number `life`."""
+    """Uses noise, memory, dropout and batch norm, and dies at its step number `life`."""
 
     name = "fussy"
     paper = "none"
-    processes: int = 1
     life: int = -1
-
-    def workers(self) -> int:
-        return self.processes
 
     def passes(self) -> tuple[float, float]:
         return 3, 3
@@ -278,47 +272,3 @@ def test_a_training_that_stops_at_a_collapse_is_looked_at_there(subsets: Subsets
     at = Progress(epoch=3, history=[{}])
     along.look(model, subsets.validation, Threat("Linf", 0.1), at, lambda _: None)
     assert at.history == [{}]
-
-
-JOB: dict[str, Any] = {
-    "task": "toy",
-    "title": "Toy",
-    "label": "toy",
-    "seed": 0,
-    "data": {"name": "digits"},
-    "data_sha256": "0",
-    "model": {"name": "linear"},
-    "threat": {"norm": "Linf", "eps": "1/10"},
-    "training": {"epochs": 3, "batch": 16, "lr": 0.05, "precision": "fp32"},
-    "evaluation": {},
-    "defense": {"name": "fussy", "file": None, "sha256": "0"},
-    "threads": 1,
-    "accelerator": False,
-}
-
-
-def shared(group: Group) -> list[Any]:
-    """In each of two processes: the weights' sum without looks and with them, and the measures of every epoch."""
-    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(40) % 3
-    data = Examples((255 * images).to(torch.uint8), labels, torch.arange(40), 255)
-    said: list[Any] = []
-    for tables in ({}, {"fosc": {"every": 2}, "updates": {}}):
-        collectors = find.collectors(tables)
-        job = validate(Job, JOB | {"collect": {one.name: one.plain() for one in collectors} or None})
-        subsets, defense = Subsets(data, data, data), Fussy(processes=2)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "c.pt"
-            trained = train(job, subsets, defense, network(), file, lambda *_: None, group, collectors)
-        said.append(sum(float(value.double().sum()) for value in trained.last.values()))
-        said.append([epoch.measures for epoch in trained.history])
-    return said
-
-
-def test_of_two_processes_the_first_looks_and_both_go_on(ranks):
-    (weights, nothing, again, looks), other = ranks(shared, 2)
-
-    assert weights == again
-    assert nothing == [None] * 3
-    assert [set(look) for look in looks] == [{"updates"}, {"fosc", "updates"}, {"fosc", "updates"}]
-    assert other[3] == looks
