@@ -53,14 +53,15 @@ class Turns:
         """By kind: the sum of the cosines, how many are below 0, how many pairs, (3,)."""
         self.last: dict[str, Tensor] = {}
         """By kind: the last step's vector over all weights."""
-        self._before = torch.empty(0)
+        self._spare: dict[str, Tensor] = {}
+        """Vectors that may be written over: new memory for each step would cost as much as the sums."""
         optimizer.register_step_pre_hook(self._begin)
         optimizer.register_step_post_hook(self._end)
 
     def keep(self) -> dict[str, Tensor]:
         """All that `restore` needs."""
-        kept = {"sums": {kind: total.clone() for kind, total in self.sums.items()}, "last": self.last}
-        return {f"{part}/{kind}": value for part, table in kept.items() for kind, value in table.items()}
+        kept = {"sums": self.sums, "last": self.last}
+        return {f"{part}/{kind}": value.clone() for part, table in kept.items() for kind, value in table.items()}
 
     def restore(self, kept: dict[str, Tensor], device: torch.device) -> None:
         """Go on from what `keep` has said; from nothing, at the start of an epoch."""
@@ -83,12 +84,20 @@ class Turns:
 
     def _begin(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         weights = _weights(optimizer)
-        self._before = _flat(weights)
-        self._pair("gradient", _flat([torch.zeros_like(w) if w.grad is None else w.grad for w in weights]))
+        self._spare["before"] = self._flat("before", weights, weights)
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        self._pair("gradient", self._flat("gradient", gradients, weights))
 
     def _end(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # What a defense does to the weights between the steps, and takes back, is no move of the optimizer.
-        self._pair("update", _flat(_weights(optimizer)).sub_(self._before))
+        weights = _weights(optimizer)
+        self._pair("update", self._flat("update", weights, weights).sub_(self._spare["before"]))
+
+    def _flat(self, kind: str, tensors: list[Tensor], weights: list[Tensor]) -> Tensor:
+        """All entries in one vector (D,), in the order in which the `weights` lie in memory: others take longer."""
+        orders = [sorted(range(weight.dim()), key=weight.stride, reverse=True) for weight in weights]
+        parts = [t.detach().permute(order).reshape(-1) for t, order in zip(tensors, orders, strict=True)]
+        return torch.cat(parts, out=self._spare.pop(kind, None))
 
     def _pair(self, kind: str, vector: Tensor) -> None:
         last = self.last.get(kind)
@@ -100,12 +109,8 @@ class Turns:
         cosine = torch.dot(vector, last) / torch.linalg.vector_norm(vector) / torch.linalg.vector_norm(last)
         there = cosine.isfinite()
         self.sums[kind] += torch.stack([torch.where(there, cosine, 0), (cosine < 0).to(cosine), there.to(cosine)])
+        self._spare[kind] = last
 
 
 def _weights(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [weight for group in optimizer.param_groups for weight in group["params"]]
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    """All entries in one new vector (D,)."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
