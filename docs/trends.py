@@ -128,7 +128,9 @@ CLAIMS = (
         "The gradient of the adversarial loss jumps more under Linf than under L2 (its log-log slope is lower)",
         "Kanai et al. 2021, arXiv 2103.01400",
         ("measure/smoothness/adversarial_Linf_slope", "measure/smoothness/adversarial_L2_slope"),
-        lambda row, _: row["measure/smoothness/adversarial_Linf_slope"] < row["measure/smoothness/adversarial_L2_slope"],
+        lambda row, _: (
+            row["measure/smoothness/adversarial_Linf_slope"] < row["measure/smoothness/adversarial_L2_slope"]
+        ),
     ),
 )
 

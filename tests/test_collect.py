@@ -104,7 +104,8 @@ def net() -> Net:
     return made
 
 
-EVERY = [find.build(find.part(Collector, name), {}) for name in find.names(find.PACKAGE / "collectors")]
+ALL = [find.build(find.part(Collector, name), {}) for name in find.names(find.PACKAGE / "collectors")]
+EVERY = [collector for collector in ALL if not collector.along_only]
 
 
 @pytest.mark.parametrize("collector", [*EVERY, Spoils()], ids=lambda collector: collector.name)
@@ -184,6 +185,14 @@ def test_a_model_without_a_gradient_gets_a_reason(digits_test):
     assert {name for name, measures in found.items() if measures.values} == without
     for name in found.keys() - {*without, "sparsity"}:
         assert found[name].notes[0].startswith("not applicable: the model has no input gradient"), name
+
+
+def test_what_watches_a_training_says_so_of_a_model(digits_cnn, digits_test):
+    [updates] = [collector for collector in ALL if collector.along_only]
+
+    assert collect(digits_cnn, digits_test, THREAT, [updates])["updates"] == Measures(
+        {}, notes=("not applicable: it watches the steps of a training; a task's [collect] may ask for it",)
+    )
 
 
 def test_a_model_without_weights_gets_a_reason(digits_test):

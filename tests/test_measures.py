@@ -109,6 +109,10 @@ def test_a_killed_job_goes_on_between_collectors(task: Path, record: Record, mon
 
 def test_collecting_later_neither_trains_nor_attacks_again(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch):
     before = done(tiny(tmp_path))
+    # The weights and the record are enough.
+    run = tmp_path / "results" / "runs" / "tiny" / "standard-s0"
+    shutil.rmtree(run / "journal")
+    (run / "checkpoint.pt").unlink()
     monkeypatch.setattr(Block, "clean", boom)
     monkeypatch.setattr(find.defense(find.shipped("baselines") / "standard.py"), "loss", boom)
     after = done(tiny(tmp_path, more=COLLECT))

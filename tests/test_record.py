@@ -31,6 +31,10 @@ from advbench.spec import BadInput
 BESIDE = {"examples.parquet": b"rows", "adversarial.safetensors": b"pixels", "measures.safetensors": b"arrays"}
 
 
+LOOKED: dict[str, Any] = {"measures": {"fosc": {"fosc_mean": 0.5, "fosc_median": None}}, "collect_seconds": 1.25}
+"""What an epoch's line has beside when something was collected."""
+
+
 def record(**changes: Any) -> Record:
     scores = Scores(
         clean=Accuracy(accuracy=0.9, low=0.8, high=0.95, n=100),
@@ -65,7 +69,7 @@ def record(**changes: Any) -> Record:
         "scores": scores,
         "checkpoints": {"last": scores},
         "best_epoch": 1,
-        "history": (epoch, epoch.model_copy(update={"epoch": 2, "seconds": 3.5})),
+        "history": (epoch, epoch.model_copy(update={"epoch": 2, "seconds": 3.5, **LOOKED})),
         "cost": Cost(train_seconds=1.5, eval_seconds=2.5, forward=7, backward=5, peak_memory_bytes=9, joules=3.5),
         "measures": {"fosc": {"fosc_mean": Measure(value=0.25, unit="nats", meaning="a gap")}},
         "measure_notes": {"fosc": ("100 examples",)},

@@ -62,6 +62,7 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
         changed("resources", threads=2),
         changed("collect", fosc={}, **{"input-hessian": {"examples": 64, "top": 2}}),
+        changed("collect", fosc={"every": 5, "examples": 64}, updates={}),
         changed(
             "evaluation", attacks=["mi-fgsm", "torchattacks:PGD", {"name": "foolbox:LinfPGD", "options": {"steps": 3}}]
         ),
@@ -113,6 +114,8 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("collect", fsoc={}),
         changed("collect", fosc={"stpes": 3}),
         changed("collect", fosc={"examples": 0}),
+        changed("collect", fosc={"every": 0}),
+        changed("collect", updates={"every": "epoch"}),
         changed("collect", fosc=True),
         {**STARTER, "defense": []},
         {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},

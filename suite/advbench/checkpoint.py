@@ -39,6 +39,12 @@ class Progress:
     healthy: Weights = field(default_factory=dict[str, Tensor])
     """Of the latest epoch that was not in a collapse, where training should stop at one."""
     stopped: bool = False
+    along: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The fields of each collector that looks along the training, by its name: what the history holds of them."""
+    notes: dict[str, dict[str, str]] = field(default_factory=dict[str, "dict[str, str]"])
+    """What they had to say, by collector and occasion."""
+    turns: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """Of the steps of the next epoch, where somebody watches them."""
 
 
 def _made_by(job: Job, device: torch.device) -> dict[str, str]:
@@ -83,10 +89,13 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
     """Continue from `path` if it holds this very training; otherwise leave everything as it is.
 
+    `at.along` says what its history has to hold beside. Of a training that collected more, the rest is left out; of
+    one that collected less, nothing can be had but the weights, and it is not this one.
+
     The number of processes may be another one: they all go on from what the first one reads. It alone decides whether
     they do; one that cannot raises, or it would train something else than the others.
     """
-    content = state.group.told(_read(path, job, device) if state.group.first else None)
+    content = state.group.told(_read(path, job, device, at.along) if state.group.first else None)
     if content is None:
         return False
     # On the CPU: optimizers keep some of their numbers there, and loading moves the rest by itself.
@@ -94,7 +103,9 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
     memory = {}
     if saved["memory"]:
         memory = torch.load(io.BytesIO(content), map_location=device, weights_only=True)["memory"]
+    asked = at.along
     vars(at).update(saved["at"])
+    _keep_only(asked, at)
     at.best_key = (at.best_key[0], at.best_key[1])
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -112,11 +123,22 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
     return True
 
 
-def _read(path: Path, job: Job, device: torch.device) -> bytes | None:
-    """The file's bytes, if it holds this very training."""
+def _keep_only(asked: dict[str, Any], at: Progress) -> None:
+    at.along, at.notes = asked, {name: said for name, said in at.notes.items() if name in asked}
+    for line in at.history:
+        found = {name: values for name, values in line.pop("measures", {}).items() if name in asked}
+        seconds = line.pop("collect_seconds", 0)
+        if found:
+            line |= {"measures": found, "collect_seconds": seconds}
+
+
+def _read(path: Path, job: Job, device: torch.device, along: dict[str, Any]) -> bytes | None:
+    """The file's bytes, if it holds this very training, and what was to be collected `along` it."""
     try:
         content = path.read_bytes()
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return content if saved["made_by"] == _made_by(job, device) and "memory" in saved else None
+        kept = saved["at"].get("along", {})
+        whole = "memory" in saved and all(kept.get(name) == fields for name, fields in along.items())
+        return content if whole and saved["made_by"] == _made_by(job, device) else None
     except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over
         return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -34,6 +37,55 @@ def collect(
 ) -> dict[str, Measures]:
     """All that `each` finds, by collector."""
     return dict(each(model, examples, threat, collectors, attack=attack, seed=seed, batch=batch, say=say))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of one collector."""
+
+    name: str
+    measures: Measures
+    seconds: float
+    failed: bool = False
+    """It raised something, and a note says what."""
+
+
+def tried(
+    model: nn.Module,
+    examples: Examples,
+    threat: Threat,
+    collectors: Sequence[Collector],
+    *,
+    seed: int,
+    say: Callable[[str], None],
+) -> Generator[Tried]:
+    """`each`, but whatever a collector raises, out of memory too, is a note in the place of its numbers.
+
+    Those who want as many examples come together and share the adversarial ones. `say` hears of each before it begins.
+    """
+    sizes = {collector.name: min(collector.examples or len(examples), len(examples)) for collector in collectors}
+    for size in dict.fromkeys(sizes.values()):
+        left = [collector for collector in collectors if sizes[collector.name] == size]
+        while left:
+            say(left[0].name)
+            began = time.perf_counter()
+            try:
+                with closing(each(model, examples.some(slice(0, size)), threat, left, seed=seed, say=say)) as stream:
+                    for name, measures in stream:
+                        yield Tried(name, measures, time.perf_counter() - began)
+                        left = left[1:]
+                        if left:
+                            say(left[0].name)
+                        began = time.perf_counter()
+            except Exception as error:  # a defense's network or a collector may raise anything; the verdicts stand
+                yield Tried(left[0].name, Measures({}, notes=(_failure(error),)), time.perf_counter() - began, True)
+                left = left[1:]
+
+
+def _failure(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}{where}"
 
 
 def each(

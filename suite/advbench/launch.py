@@ -166,7 +166,8 @@ def _serve(
                 assert item.job is not None
                 checkpoint = run_folder(results, item.path) / "checkpoint.pt"
                 listen = tell if group.first else _nobody
-                trained = train(item.job, ready.subsets, ready.defense, ready.model, checkpoint, listen, group)
+                how = (checkpoint, listen, group, ready.collectors)
+                trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
                 verdicts(item.job, ready, trained, checkpoint.parent, listen, group)
                 if group.first:
                     _write(folder / "trained.pt", trained)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from advbench import find
-from advbench.collect import each
+from advbench.collect import tried
 from advbench.collectors.base import Collector, Measures
 from advbench.data.base import Examples
 from advbench.external import External
@@ -53,7 +51,7 @@ def of_job(job: Job, ready: Ready, weights: str, folder: Path, tell: Tell) -> di
     if not job.collect:
         return {}
     ready.model.load_state_dict(load((folder / f"{job.evaluation.checkpoint}.safetensors").read_bytes()))
-    made = find.collectors(job.collect)
+    made = [collector for collector in ready.collectors if not collector.along_only]
     return found(job, ready.model, weights, ready.subsets.test, made, folder / "journal" / "collect", tell)
 
 
@@ -75,37 +73,26 @@ def found(
     known = {name: kept for name, key in keys.items() if (kept := _read(journal / f"{name}.safetensors", key))}
     todo = [collector for collector in collectors if collector.name not in known]
     threat = Threat(job.threat.norm, float(job.threat.eps))
-    sizes = {collector.name: min(collector.examples or len(test), len(test)) for collector in todo}
 
     def say(words: str) -> None:
         tell("collect", len(known), len(collectors), words)
 
-    for size in dict.fromkeys(sizes.values()):
-        left = [collector for collector in todo if sizes[collector.name] == size]
-        while left:
-            say(left[0].name)
-            began = time.perf_counter()
-            try:
-                stream = each(model, test.some(slice(0, size)), threat, left, seed=job.evaluation.seed, say=say)
-                with contextlib.closing(stream):
-                    for name, measures in stream:
-                        known[name] = _found(measures, time.perf_counter() - began)
-                        _write(journal / f"{name}.safetensors", keys[name], known[name])
-                        left = left[1:]
-                        say(left[0].name if left else "")
-                        began = time.perf_counter()
-            except Exception as error:  # a defense's network or a collector may raise anything; the verdicts stand
-                known[left[0].name] = Found({}, (_failure(error),), {}, time.perf_counter() - began)
-                left = left[1:]
+    with contextlib.closing(tried(model, test, threat, todo, seed=job.evaluation.seed, say=say)) as tries:
+        for one in tries:
+            known[one.name] = _found(one.measures, one.seconds)
+            if not one.failed:
+                _write(journal / f"{one.name}.safetensors", keys[one.name], known[one.name])
+    if todo:
+        say("")
     return {name: known[name] for name in keys}
 
 
-def fields(found: Mapping[str, Found]) -> dict[str, Any]:
-    """What a record says of it."""
-    return {
-        "measures": {name: one.values for name, one in found.items() if one.values},
-        "measure_notes": {name: one.notes for name, one in found.items()},
-    }
+def fields(found: Mapping[str, Found], along: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, Any]:
+    """What a record says of it, with the notes of what was collected `along` the training behind."""
+    notes = {name: one.notes for name, one in found.items()}
+    for name, more in (along or {}).items():
+        notes[name] = (*notes.get(name, ()), *more)
+    return {"measures": {name: one.values for name, one in found.items() if one.values}, "measure_notes": notes}
 
 
 def beside(found: Mapping[str, Found]) -> dict[str, bytes]:
@@ -116,9 +103,10 @@ def beside(found: Mapping[str, Found]) -> dict[str, bytes]:
 
 def _key(job: Job | External, collector: Collector, weights: str, test: Examples) -> str:
     """What a result depends on; another build or device finds it anew."""
+    fields = {name: value for name, value in find.plain(collector).items() if name != "every"}
     data = f"{job.data_sha256}/{job.data.plain()}/{job.threat.plain()}/{job.evaluation.seed}/{job.evaluation_protocol}"
     build = f"{test.device.type}/{torch.__version__}/{job.threads}"
-    return hashlib.sha256(f"{weights}/{find.plain(collector)}/{data}/{build}".encode()).hexdigest()
+    return hashlib.sha256(f"{weights}/{fields}/{data}/{build}".encode()).hexdigest()
 
 
 def _found(measures: Measures, seconds: float) -> Found:
@@ -126,12 +114,6 @@ def _found(measures: Measures, seconds: float) -> Found:
     # Copies, for arrays may be parts of one another, which no file of tensors holds.
     arrays = {name: a.clone(memory_format=torch.contiguous_format) for name, a in measures.arrays.items()}
     return Found(values, measures.notes, arrays, round(seconds, 3))
-
-
-def _failure(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}{where}"
 
 
 def _write(path: Path, key: str, found: Found) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save as bytes_of
 
 from advbench import board, find, measures
 from advbench import figures as drawings
+from advbench.along import ALONG
 from advbench.collectors.base import Collector
 from advbench.execute.lock import locked
 from advbench.external import external, identity
@@ -57,7 +58,8 @@ def observe(
         drawings.ready()
     for name in names:
         try:
-            find.part(Collector, name)
+            if find.part(Collector, name).along_only:
+                raise BadInput(f"'{name}' watches the steps of a training; a task's [collect] may ask for it")
         except BadInput as error:
             raise BadInput(f"--collector: {error}") from None
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -89,7 +91,8 @@ def observe(
 
 def _chosen(task: Task, names: Sequence[str]) -> list[Collector]:
     tables = task.collect or {}
-    wanted = list(dict.fromkeys(names or tables or CHEAP))
+    looking = [collector.name for collector in find.collectors(tables) if not collector.along_only]
+    wanted = list(dict.fromkeys(names or looking or CHEAP))
     return find.collectors({name: tables.get(name, _usual(name)) for name in wanted})
 
 
@@ -154,7 +157,8 @@ def _into(record: Record, found: dict[str, Found], results: Path) -> Path:
     new = measures.beside(found)
     arrays = {name: value for name, value in arrays.items() if name.partition("/")[0] not in found}
     arrays |= tensors(new[MEASURES]) if new else {}
-    said = measures.fields(found)
+    along = {name: tuple(n for n in record.measure_notes.get(name, ()) if n.startswith(ALONG)) for name in found}
+    said = measures.fields(found, along)
     kept = {name: value for name, value in record.measures.items() if name not in found}
     update = {"measures": kept | said["measures"], "measure_notes": record.measure_notes | said["measure_notes"]}
     save(record.model_copy(update=update), folder, files | ({MEASURES: bytes_of(arrays)} if arrays else {}))

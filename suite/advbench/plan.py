@@ -94,11 +94,19 @@ class Job(Spec):
         return _digest(training | {"defense": defense})
 
     @property
+    def judged_id(self) -> str:
+        """Names the verdicts: jobs that differ only in what they collect afterwards share them."""
+        return _digest(self._judged())
+
+    @property
     def id(self) -> str:
         """Names the result."""
+        return _digest(self._judged() | {"collect": self.collect})
+
+    def _judged(self) -> dict[str, Any]:
         evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
         judged = {"test": self.data.test, "evaluation": evaluation, "evaluation_protocol": self.evaluation_protocol}
-        return _digest(self._training() | judged | {"collect": self.collect})
+        return self._training() | judged
 
 
 class Work(Spec):

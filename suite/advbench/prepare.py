@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from advbench import find
+from advbench.collectors.base import Collector
 from advbench.data.base import DataSet
 from advbench.data.subsets import Subsets, choose
 from advbench.defense import Defense
@@ -32,6 +33,7 @@ class Ready:
     defense: Defense
     root: Path
     """Where the data lie, and weights that an attack needs."""
+    collectors: list[Collector]
 
 
 def prepare(item: Item, root: Path, device: torch.device) -> Ready:
@@ -45,7 +47,8 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))
     network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
-    return Ready(subsets, dataset.classes, network.to(device), began, find.job_defense(job, item.base), root)
+    defense, collectors = find.job_defense(job, item.base), find.collectors(job.collect or {})
+    return Ready(subsets, dataset.classes, network.to(device), began, defense, root, collectors)
 
 
 def set_up(threads: int, device: torch.device) -> None:

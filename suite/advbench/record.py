@@ -2,8 +2,7 @@
 
 A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it, and `measures.safetensors`
 where something was collected. The JSON is written last and carries the digests of the others, so a record is either
-whole or absent. Numbers are numbers,
-accuracies are fractions.
+whole or absent. Numbers are numbers, accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from advbench.spec import BadInput, Spec, complaints, validate
 
@@ -31,6 +30,7 @@ VOLATILE = frozenset(
         "cost.peak_memory_bytes",
         "cost.joules",
         "history.seconds",
+        "history.collect_seconds",
         "provenance.date",
         "provenance.host",
         "provenance.git",
@@ -127,6 +127,14 @@ class Epoch(Spec):
     backward: int
     extra: dict[str, float] = {}
     """What the defense itself reports."""
+    measures: dict[str, dict[str, float | None]] | None = None
+    """By collector, then by name: of the weights and the examples that the accuracies are of, where that was asked."""
+    collect_seconds: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _told(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Of most epochs nothing is collected, and such a line stays as short as it was in older records.
+        return {k: v for k, v in told(self).items() if v is not None or k not in ("measures", "collect_seconds")}
 
 
 class Record(Spec):
@@ -149,7 +157,7 @@ class Record(Spec):
     measures: dict[str, dict[str, Measure]] = {}
     """By collector, then by name: of the weights that `scores` are of."""
     measure_notes: dict[str, tuple[str, ...]] = {}
-    """By collector: on how many examples, what does not apply and why, what failed."""
+    """By collector: on how many examples, what does not apply and why, what failed; of the history's measures too."""
     provenance: dict[str, Any] = {}
     files: dict[str, str] = {}
     """sha256 of each file beside the record."""

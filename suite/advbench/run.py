@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from advbench import flags, leave, measures
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
-from advbench.prepare import prepare
-from advbench.record import Cost, Epoch, Flag, Record, save
+from advbench.prepare import Ready, prepare
+from advbench.record import MEASURES, Cost, Epoch, Flag, Record, load, save, whole
 from advbench.scores import Verdicts
+from advbench.spec import BadInput
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
 
@@ -31,13 +33,15 @@ def run_job(
     folder = run_folder(results, job.path)
     ready = prepare(item, root, device)
     subsets, model, defense = ready.subsets, ready.model, ready.defense
+    if earlier := _judged(job, results):
+        return _observed(earlier, job, ready, results, tell)
     began = dict(ready.began)
     if (processes := defense.workers()) > 1:
         share = share or here(results, root, ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)])
         trained = share(item, ready, tell)
         began["processes"] = processes
     else:
-        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell)
+        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell, collectors=ready.collectors)
     found, digests = verdicts(job, ready, trained, folder, tell)
     judged = found[job.evaluation.checkpoint]
     seen = measures.of_job(job, ready, digests[job.evaluation.checkpoint], folder, tell)
@@ -51,7 +55,7 @@ def run_job(
             "checkpoints": {name: v.scores for name, v in found.items()},
             "best_epoch": trained.best_epoch,
             "cost": _cost(trained, found, seen, device),
-            **measures.fields(seen),
+            **measures.fields(seen, trained.notes),
             "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": leave.provenance(device, digests, subsets.test.stored.dtype)
             | began
@@ -61,6 +65,37 @@ def run_job(
     beside = {"examples.parquet": leave.examples(judged), "adversarial.safetensors": leave.adversarial(judged)}
     beside |= measures.beside(seen)
     return save(record, record_folder(results, job.path), beside)
+
+
+def _judged(job: Job, results: Path) -> Record | None:
+    """The record of this very job but for what it collects, if the weights that it judged are still here."""
+    folder, judged = record_folder(results, job.path), f"{job.evaluation.checkpoint}.safetensors"
+    try:
+        record = load(folder / "record.json")
+        weights = hashlib.sha256((run_folder(results, job.path) / judged).read_bytes()).hexdigest()
+        earlier = Job.model_validate(record.job)
+    except (BadInput, OSError, ValueError):  # none, or one of an earlier version
+        return None
+    # What was collected along a training is a part of its history.
+    along = any(fields.get("every") for one in (job, earlier) for fields in (one.collect or {}).values())
+    same = earlier.judged_id == job.judged_id and record.status == "ok" and whole(record, folder)
+    known = record.provenance.get("weights_sha256", {}).get(job.evaluation.checkpoint) == weights
+    return record if same and known and not along else None
+
+
+def _observed(record: Record, job: Job, ready: Ready, results: Path, tell: Tell) -> Record:
+    """The `record` with what the job's collectors find, in the place of what earlier ones found."""
+    weights = record.provenance["weights_sha256"][job.evaluation.checkpoint]
+    folder = record_folder(results, job.path)
+    seen = measures.of_job(job, ready, weights, run_folder(results, job.path), tell)
+    cost = record.cost.model_copy(update={"collect_seconds": _seconds(seen)})
+    update = {"id": job.id, "job": job.plain(), "cost": cost, **measures.fields(seen)}
+    beside = {name: (folder / name).read_bytes() for name in record.files if name != MEASURES}
+    return save(record.model_copy(update=update), folder, beside | measures.beside(seen))
+
+
+def _seconds(seen: dict[str, measures.Found]) -> float:
+    return round(sum(one.seconds for one in seen.values()), 3)
 
 
 def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ()) -> Record:
@@ -104,7 +139,7 @@ def _cost(trained: Trained, found: dict[str, Verdicts], seen: dict[str, measures
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
         eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
-        collect_seconds=round(sum(one.seconds for one in seen.values()), 3),
+        collect_seconds=round(_seconds(seen) + sum(e.collect_seconds or 0 for e in trained.history), 3),
         train_forward=sum(e.forward for e in trained.history),
         train_backward=sum(e.backward for e in trained.history),
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),

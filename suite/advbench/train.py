@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from advbench.along import Along
 from advbench.average import LATEST, averaged, estimate_batch_norm
 from advbench.checkpoint import Progress, Weights, resume, save
+from advbench.collectors.base import Collector
 from advbench.data.augment import augment
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
@@ -62,6 +64,8 @@ class Trained:
     history: tuple[Epoch, ...]
     engine: Engine
     """How the training passes ran."""
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """What those who looked along the training had to say, by collector."""
 
 
 def train(
@@ -72,13 +76,15 @@ def train(
     checkpoint: Path,
     tell: Tell,
     group: Group = ALONE,
+    collectors: Sequence[Collector] = (),
 ) -> Trained:
     """Train `model` in place. `checkpoint` is read if it belongs to this job, written as training goes on.
 
     With `training.average` the moving average of the weights is what is validated and left, and `model` keeps the
-    weights it stepped through. In a `group` every process takes its part of each batch; the first one validates,
-    reads and writes the checkpoint. With `training.stop` a collapse ends it, and `last` is then the weights of the last
-    healthy epoch. Raises Diverged when an epoch's loss is not finite.
+    weights it stepped through. Those of the job's `collectors` that have an `every` look along it. In a `group` every
+    process takes its part of each batch; the first one validates, looks, reads and writes the checkpoint. With
+    `training.stop` a collapse ends it, and `last` is then the weights of the last healthy epoch. Raises Diverged when
+    an epoch's loss is not finite.
     """
     training, data = job.training, subsets.train
     device = data.device
@@ -91,7 +97,8 @@ def train(
         _clip(state.optimizer, training.clip_norm)
     engine = choose(training, device, model, lambda: training.epochs * steps * defense.passes()[0])
     engine = proven(model, engine, data.pixels(slice(0, training.batch)), data.labels[: training.batch])
-    at = Progress()
+    at = Progress(along={one.name: (job.collect or {}).get(one.name) for one in collectors if one.every})
+    along = Along(collectors, state.optimizer, training.epochs, group)
     if training.average:
         state.average = averaged(model, training.average)
     with ExitStack() as stack:
@@ -101,13 +108,14 @@ def train(
         if resume(checkpoint, job, device, state, at):
             tell("train", at.epoch, training.epochs, "resumed")
         defense.prepare(state)
-        _epochs(job, subsets, defense, state, at, steps, checkpoint, tell)
+        _epochs(job, subsets, defense, state, at, steps, checkpoint, along, tell)
     return Trained(
         last=at.healthy if at.stopped else _copy(_result(state)),
         best=at.best,
         best_epoch=at.best_epoch,
         history=tuple(Epoch(**line) for line in at.history),
         engine=replace(engine, micro_batch=state.micro),
+        notes={name: tuple(said.values()) for name, said in at.notes.items()},
     )
 
 
@@ -119,6 +127,7 @@ def _epochs(
     at: Progress,
     steps: int,
     checkpoint: Path,
+    along: Along,
     tell: Tell,
 ) -> None:
     training, data = job.training, subsets.train
@@ -138,6 +147,7 @@ def _epochs(
         if at.step == 0:
             state.noise = _stream(job, device, at.epoch)
             torch.manual_seed(derive(job.seed, "dropout", at.epoch, *mine))
+        along.begin(at, device)
         totals, latest, first = Totals(at, group), list[Tensor](), at.step
         shares = [batch[group.rows(len(batch))] for batch in left]
         with counting(model) as passes, closing(data.batches(shares)) as batches:
@@ -161,6 +171,7 @@ def _epochs(
                 if group.told(time.monotonic() - written > 60 * training.checkpoint_minutes):
                     totals.into(at, passes)
                     at.step, totals = step + 1, Totals(at, group)
+                    along.keep(at)
                     save(checkpoint, job, device, state, at)
                     written = time.monotonic()
         if state.average:
@@ -171,6 +182,7 @@ def _epochs(
         say(f"clean {line['clean']:.3f}, PGD {line['pgd']:.3f}")
         if training.stop and defense.adversarial:
             _heed(state, at, threat.eps, subsets.validation.labels)
+        along.look(_result(state), subsets.validation, threat, at, say)
         save(checkpoint, job, device, state, at)
         written = time.monotonic()
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -189,9 +189,17 @@ class Collector(Part):
     about: ClassVar[str]
     """One sentence of meaning."""
     paper: ClassVar[str]
+    along_only: ClassVar[bool] = False
+    """Whether it watches the steps of a training, and has nothing to say of a model that is there already."""
 
     examples: int | None = Field(default=None, ge=1)
     """The first so many of the examples; by default all."""
+    every: int | None = Field(default=None, ge=1)
+    """Look during training too, after every so many epochs and the last one; by default only afterwards."""
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields; an `every` that is not asked for is not spoken of, in old records and in new ones alike."""
+        return {name: value for name, value in super().plain().items() if name != "every" or value is not None}
 
     def collect(self, scene: Scene) -> Measures:
         """The quantity on all of the scene's examples, of which `advbench.collect` has taken the first `examples`.

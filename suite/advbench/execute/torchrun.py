@@ -102,7 +102,8 @@ def follow(here: Place, device: str, root: Path) -> int:
             try:
                 ready = prepare(item, root, mine)
                 # Checkpoint and journal are the first one's to read and to write.
-                trained = train(item.job, ready.subsets, ready.defense, ready.model, Path(), nobody, group)
+                how = (Path(), nobody, group, ready.collectors)
+                trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
                 verdicts(item.job, ready, trained, Path(), nobody, group)
             except Diverged:
                 continue  # all say it together, and the first one writes it down
@@ -172,7 +173,8 @@ class _Crew:
             subsets, defense, checkpoint = ready.subsets, ready.defense, folder / "checkpoint.pt"
             try:
                 self.group.told(item)
-                trained = train(item.job, subsets, defense, ready.model, checkpoint, tell, self.group)
+                how = (checkpoint, tell, self.group, ready.collectors)
+                trained = train(item.job, subsets, defense, ready.model, *how)
                 verdicts(item.job, ready, trained, folder, tell, self.group)
                 return trained
             except Diverged:
