@@ -19,6 +19,7 @@ CHANGES: list[dict[str, Any]] = [
     {"seed": 1},
     {"data_sha256": "1"},
     {"data": {"name": "mnist"}},
+    {"data": {"classes": [0, 1]}},
     {"data": {"train": 100}},
     {"data": {"validation": 10}},
     {"data": {"order": "first"}},

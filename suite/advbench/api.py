@@ -129,9 +129,9 @@ def records(folder: Place) -> pd.DataFrame:
     """A row a record of a results folder (or of its records/ folder), with flat columns.
 
     Accuracies are fractions: `clean` and `robust` with `_low` and `_high` (95 %) and `_n`; `after/NAME` after a rung,
-    `alone/NAME` under one attack, `curve/EPS` at another radius; `measure/COLLECTOR/NAME`. `train_passes` and `passes` are example passes of the
-    training and the evaluation, forward and backward; `flags` are names with commas between. What a record lacks is NaN
-    or None. Raises BadInput.
+    `alone/NAME` under one attack, `curve/EPS` at another radius; `measure/COLLECTOR/NAME` in that measure's unit.
+    `train_passes` and `passes` are example passes of the training and the evaluation, forward and backward; `flags` are
+    names with commas between. What a record lacks is NaN or None. Raises BadInput.
     """
     place = Path(folder)
     place = place / "records" if (place / "records").is_dir() else place
