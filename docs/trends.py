@@ -159,14 +159,20 @@ def table(frame: pd.DataFrame, by: str, columns: dict[str, str], order: list[Any
     return lines
 
 
+def rank(one: pd.Series, other: pd.Series) -> float:
+    """Spearman's correlation; NaN where one of them is constant."""
+    both = pd.DataFrame({"one": one.astype(float), "other": other.astype(float)}).dropna()
+    return both["one"].corr(both["other"], method="spearman") if (both.nunique() > 1).all() else math.nan
+
+
 def rises(frame: pd.DataFrame, column: str) -> str:
     """Whether the mean over seeds rises with the radius, and its rank correlation over all models."""
     means = frame.groupby(frame["eps"].map(Fraction))[column].mean().sort_index()
     if len(means) < 2 or means.isna().any():
         return "was not measured at two radii"
     steps = int((means.diff().dropna() > 0).sum())
-    rank = frame["eps"].map(lambda eps: float(Fraction(eps))).corr(frame[column].astype(float), method="spearman")
-    return f"rises in {steps} of {len(means) - 1} steps of the radius (Spearman {rank:.2f} over {len(frame)} models)"
+    follows = rank(frame["eps"].map(lambda eps: float(Fraction(eps))), frame[column])
+    return f"rises in {steps} of {len(means) - 1} steps of the radius (Spearman {follows:.2f} over {len(frame)} models)"
 
 
 def logistic(frame: pd.DataFrame, stem: str) -> list[str]:
@@ -212,9 +218,9 @@ def task(frame: pd.DataFrame, name: str) -> list[str]:
     for column, title in NUMBERS.items():
         if column == "robust" or column not in frame:
             continue
-        rank = trained[column].astype(float).corr(trained["robust"], method="spearman")
-        if math.isfinite(rank):
-            found.append(f"{title} {rank:+.2f}")
+        follows = rank(trained[column], trained["robust"])
+        if math.isfinite(follows):
+            found.append(f"{title} {follows:+.2f}")
     lines += ["", f"Spearman correlation with robust accuracy over the {len(trained)} models: {'; '.join(found)}."]
     return lines
 
