@@ -54,10 +54,13 @@ class Pair(Defense):
 """
 
 
-def suite(folder: Path, tiny: Any, fields: str = "", **changes: str) -> Path:
+LOOKS = "\n[collect]\nfosc = { steps = 2, every = 2 }\nupdates = {}\n"
+
+
+def suite(folder: Path, tiny: Any, fields: str = "", more: str = LOOKS, **changes: str) -> Path:
     (folder / "pair.py").write_text(PAIR, encoding="utf-8")
     replaced = {"epochs = 1": 'epochs = 4\nprecision = "fp32"', 'name = "standard"': f'file = "pair.py"\n{fields}'}
-    return tiny(folder, "t", *replaced.items(), *changes.items())
+    return tiny(folder, "t", *replaced.items(), *changes.items(), more=more)
 
 
 def run(folder: Path, task: Path, command: Any, results: str = "results") -> tuple[int, Record, str]:
@@ -96,6 +99,9 @@ def test_two_processes_share_every_batch_and_leave_one_record(whole):
         # The mean over examples of their rank: the second process has 8 of every 16, and 5 of the last 10.
         assert epoch.extra["processes"] == 2
         assert epoch.extra["rank"] == pytest.approx((3 * 8 + 5) / 58)
+        # The first process has looked, and its looks are nobody's passes.
+        assert set(epoch.measures or {}) == ({"updates"} if epoch.epoch % 2 else {"fosc", "updates"})
+    assert len(record.measure_notes["fosc"]) == 2
 
 
 def test_the_same_again_is_the_same(whole, tmp_path: Path, tiny, command):
@@ -105,9 +111,9 @@ def test_the_same_again_is_the_same(whole, tmp_path: Path, tiny, command):
     assert stable(again) == stable(record)
 
 
-def test_one_process_comes_to_the_same_weights(whole, tmp_path: Path, tiny, command):
+def test_one_process_that_nobody_looks_at_comes_to_the_same_weights(whole, tmp_path: Path, tiny, command):
     folder, record = whole
-    _, alone, _ = run(tmp_path, suite(tmp_path, tiny, "processes = 1"), command)
+    _, alone, _ = run(tmp_path, suite(tmp_path, tiny, "processes = 1", more=""), command)
 
     assert "processes" not in alone.provenance
     assert [e.forward for e in alone.history] == [e.forward for e in record.history]
@@ -158,6 +164,7 @@ def test_what_some_processes_began_others_can_end(whole, tmp_path: Path, tiny, c
     for mine, theirs in zip(resumed.history, record.history, strict=True):
         assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)
         assert mine.forward == theirs.forward
+        assert (mine.measures or {})["updates"] == pytest.approx((theirs.measures or {})["updates"], rel=1e-3, abs=1e-4)
     for name, value in last(folder).items():
         torch.testing.assert_close(last(tmp_path)[name], value, rtol=1e-4, atol=1e-6)
 
