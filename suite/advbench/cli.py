@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from advbench import __version__, claims, given
+from advbench import __version__, claims, formats, given
 from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
 from advbench.spec import BadInput
 
@@ -141,6 +141,8 @@ def board(
 
 for _command in (claims.compare, claims.check, claims.audit):
     app.command()(_command)
+app.command()(formats.export)
+app.command("import")(formats.import_)
 
 
 @app.command("list")
