@@ -128,7 +128,7 @@ def board(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Build README.md, index.html, board.csv and board.json from a folder of records.
+    """Build README.md, index.html, board.csv, board.json and board.tex from a folder of records.
 
     Example: advbench board leaderboard
     """

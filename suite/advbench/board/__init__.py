@@ -1,7 +1,8 @@
-"""The leaderboard: a pure function from a folder of records to four files.
+"""The leaderboard: a pure function from a folder of records to five files.
 
     records --load_all--> Records --table.sections--> Sections --page--> README.md, index.html
                                                                 --export--> board.csv, board.json
+                                                                --latex--> board.tex
 
 Equal records give equal bytes on every machine: no building date, no path, no order of files or keys gets in,
 so a committed board can be compared with a fresh one. Nothing here imports torch.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advbench.board import export, page, table
+from advbench.board import export, latex, page, table
 from advbench.record import load_all, write_bytes
 from advbench.spec import BadInput
 
@@ -33,6 +34,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
         "index.html": page.html(sections).encode(),
         "board.csv": export.flat(sections).encode(),
         "board.json": export.nested(sections).encode(),
+        "board.tex": latex.latex(sections).encode(),
     }
     target = out or home
     refuse_to_overwrite(target / "README.md")

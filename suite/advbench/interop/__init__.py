@@ -9,6 +9,7 @@ of files come from the folders that records lie in, never from what a record say
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from advbench.interop.about import About
@@ -31,8 +32,15 @@ def export(kind: str, source: Path, out: Path, about: Path | None = None) -> lis
         from advbench.interop import published
 
         return published.write(published.read(source), out)
-    records = find_records(source)
-    told = About.read(about) if about is not None else {}
+    try:
+        return _written(kind, find_records(source), out, About.read(about) if about is not None else {})
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written: {error.strerror or error}; choose another folder with -o") from error
+    except (ValueError, OverflowError) as error:  # a number that the format has no room for
+        raise BadInput(f"{source}: cannot be written as {kind}: {str(error).splitlines()[0]}") from error
+
+
+def _written(kind: str, records: Found, out: Path, told: Mapping[str, About]) -> list[str]:
     match kind:
         case "robustbench":
             from advbench.interop import model_info

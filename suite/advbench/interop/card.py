@@ -99,8 +99,8 @@ def _results(record: Record, data: str) -> list[Any]:
         ladder = f"Robust accuracy ({', '.join(rungs(record))}; {threat})"
         found.append(result("robust-accuracy", ladder, scores.robust, protocol=scores.robust.protocol, threat=ball))
     for attack, accuracy in sorted(scores.alone.items()):
-        n = scores.alone_n.get(attack)
-        if n == scores.clean.n:  # what met fewer examples is no number beside the others
+        n = scores.clean.n
+        if scores.alone_n.get(attack) == n:  # what met fewer examples is no number beside the others
             bounds = binomtest(round(accuracy * n), n).proportion_ci(0.95, method="wilson")
             share = Accuracy(accuracy=accuracy, low=float(bounds.low), high=float(bounds.high), n=n)
             title = f"Accuracy under {attack} alone ({threat})"

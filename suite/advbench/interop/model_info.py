@@ -73,7 +73,7 @@ def write(records: Found, out: Path, told: Mapping[str, About]) -> list[str]:
 
 
 def dumped(fields: Mapping[str, Any]) -> bytes:
-    """As RobustBench's own `update_json` writes it, and a newline."""
+    """As RobustBench's own `update_json` writes it, letters as they are, and a newline."""
     return (json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 

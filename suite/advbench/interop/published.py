@@ -8,6 +8,7 @@ entries hold null or fields of their own. A number keeps its value.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,10 @@ class Line:
 
 
 def number(value: Any) -> float | None:
-    """What a field says in percent; None where it says nothing."""
+    """What a field says in percent, None where it says nothing: text is in percent, a number is a fraction."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(value) if isinstance(value, str) else 100 * float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -134,7 +135,9 @@ def _entry(file: Path) -> Published:
 
 def _loaded(file: Path) -> dict[str, Any]:
     try:
-        found: Any = json.loads(file.read_bytes(), object_pairs_hook=_once, parse_constant=_finite)
+        found: Any = json.loads(
+            file.read_bytes(), object_pairs_hook=_once, parse_float=_float, parse_constant=_constant
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not an entry: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
@@ -150,5 +153,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _finite(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
+def _float(spelled: str) -> float:
+    if not math.isfinite(found := float(spelled)):
+        raise ValueError(f"{spelled} is no number that can be kept")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from advbench.interop import published
 from advbench.interop.about import About
@@ -16,7 +16,8 @@ from advbench.spec import BadInput, did_you_mean
 
 def show(path: Path, out: Path | None, board: str | None, beside: Path | None, about: Path | None) -> None:
     """Read the entries of `path`, keep them in `out`, print one `board` or how many each has. Raises BadInput."""
-    console = Console(highlight=False)
+    # A file or a pipe has no width of its own: nobody wants names broken there.
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     if beside is not None and board is None:
         raise BadInput("--beside needs a --board, such as --board cifar10/Linf")
     entries = published.read(path)
@@ -27,19 +28,20 @@ def show(path: Path, out: Path | None, board: str | None, beside: Path | None, a
     lines = published.lines(entries, board, beside, About.read(about) if about else {}) if board else []
     if out is not None:
         published.save(entries, out)
-        console.print(f"{out}: {len(entries)} entries", markup=False, soft_wrap=True)
+        console.print(f"{out}: {len(entries)} entries", soft_wrap=True)
     if board is None:
         for name, count in sorted(counts.items()):
-            console.print(f"{name}: {count} entries", markup=False, soft_wrap=True)
+            console.print(f"{name}: {count} {'entry' if count == 1 else 'entries'}", soft_wrap=True)
         return
-    table = Table("#", "model", "robust", "clean", "architecture", "extra data", "from", title=escape(board))
+    whole = [Column(name, overflow="fold") for name in ("model", "architecture")]
+    table = Table("#", whole[0], "robust", "clean", whole[1], "extra data", "from", title=board)
     for rank, line in enumerate(lines, 1):
         table.add_row(
             str(rank),
-            escape(line.id),
+            line.id,
             _percent(line.robust),
             _percent(line.clean),
-            escape(str(line.fields.get("architecture") or "")),
+            str(line.fields.get("architecture") or ""),
             "yes" if line.fields.get("additional_data") else "",
             "measured here" if line.here else "published",
         )

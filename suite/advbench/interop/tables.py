@@ -39,7 +39,6 @@ import pyarrow.parquet as pq
 from advbench.interop.found import Found, names
 from advbench.interop.job import table, text
 from advbench.record import Cost, Record, Scores
-from advbench.spec import BadInput
 
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -102,8 +101,6 @@ def _replacing(path: Path) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
