@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from advbench import interop
 from advbench.interop import tables
@@ -63,10 +64,10 @@ def test_examples_are_the_records_own_and_join_by_record(tmp_path: Path, lay: La
     mine = pd.read_parquet(tmp_path / "out" / "examples.parquet")
     for seed in (0, 1):
         name = f"cifar10-linf/pgd-at-s{seed}"
-        part = mine[mine["record"] == name].drop(columns=["record", "id", "refused"]).reset_index(drop=True)
+        part = mine.query("record == @name").drop(columns=["record", "id", "refused"]).reset_index(drop=True)
         own = pd.read_parquet(tmp_path / "records" / name / "examples.parquet")
         pd.testing.assert_frame_equal(part, own)
-    assert mine["refused"].isna().all()
+    assert set(mine["refused"]) == {None}
     assert pq.read_schema(tmp_path / "out" / "examples.parquet").names == list(tables.EXAMPLES)
 
 
@@ -85,10 +86,11 @@ def test_a_table_that_is_not_the_record_s_is_left_out_and_counted(tmp_path: Path
 def test_two_tables_of_the_committed_board_agree(repo: Path, tmp_path: Path):
     interop.export("parquet", repo / "leaderboard", tmp_path)
 
-    records = pd.read_parquet(tmp_path / "records.parquet").set_index("record")
+    records = pd.read_parquet(tmp_path / "records.parquet").set_index("record")["robust"].to_dict()
     mine = pd.read_parquet(tmp_path / "examples.parquet", columns=["record", "broken_by"])
-    stands = mine["broken_by"].isna().groupby(mine["record"]).mean()
-    pd.testing.assert_series_equal(records["robust"].sort_index(), stands, check_names=False, rtol=1e-12)
+    stands = {name: part["broken_by"].isna().mean() for name, part in mine.groupby("record")}
+    assert len(stands) == len(list(repo.glob("leaderboard/records/*/*/record.json")))
+    assert stands == pytest.approx(records, rel=1e-12)
 
 
 def test_memory_does_not_grow_with_the_examples(tmp_path: Path, lay: Lay):
@@ -96,7 +98,7 @@ def test_memory_does_not_grow_with_the_examples(tmp_path: Path, lay: Lay):
         results = tmp_path / str(records)
         table = pq.read_table(pa.BufferReader(lay(results).joinpath("examples.parquet").read_bytes()))
         many = io.BytesIO()
-        pq.write_table(pa.concat_tables([table] * 5000), many)
+        pq.write_table(pa.concat_tables([table] * 10_000), many)
         for seed in range(records):
             lay(results, seed=seed, beside={"examples.parquet": many.getvalue()})
         before = pa.default_memory_pool()
@@ -108,4 +110,4 @@ def test_memory_does_not_grow_with_the_examples(tmp_path: Path, lay: Lay):
             pa.set_memory_pool(before)
         return pool.max_memory()
 
-    assert peak(40) < 2 * peak(2)
+    assert peak(40) < 2 * peak(5)

@@ -21,7 +21,7 @@ alphabetical order. What a record lacks is null.
 `examples.parquet`, a row a test example of a record: `record` and `id`, then the columns of the record's own
 examples.parquet (`EXAMPLES` below). Records whose file is absent, or not the one they were written with, are counted.
 
-The rows of records are kept until all are known, a few kB each; examples are written as they are read.
+The rows of records are kept until all are known, a few kB each; examples are written as they are read, 100,000 together.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ EXAMPLES: dict[str, pa.DataType] = {
 }
 """Of the table of examples."""
 
+TOGETHER = 100_000
+"""Examples that are written together: each group of rows has its own entry in the file's end, kept until then."""
+
 
 def write(records: Found, out: Path) -> list[str]:
     """records.parquet and examples.parquet in `out`; returns a line about each. Raises BadInput."""
@@ -80,13 +83,19 @@ def write(records: Found, out: Path) -> list[str]:
         # Both are whole before either gets its name.
         first, second = (stack.enter_context(_replacing(target)) for target in targets)
         with pq.ParquetWriter(second, schema) as writer:
+            waiting: list[Any] = []
             for folder, record in records.all():
                 rows.append(_row(folder, record))
                 part = _examples(folder, record, schema)
-                absent += part is None
-                if part is not None:
-                    writer.write_table(part)
-                    examples += len(part)
+                if part is None:
+                    absent += 1
+                    continue
+                examples += len(part)
+                waiting.append(part)
+                if sum(map(len, waiting)) >= TOGETHER:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+            writer.write_table(pa.concat_tables(waiting or [schema.empty_table()]))
         pq.write_table(_records(rows), first)  # pyright: ignore[reportUnknownMemberType]
     lines = [f"{targets[0]}: {len(rows)} records", f"{targets[1]}: {examples} examples"]
     without = f"without examples: {absent} of {len(rows)} records, whose files are absent or not theirs"
@@ -153,7 +162,7 @@ def _examples(folder: Path, record: Record, schema: Any) -> Any:
         found = pq.read_table(pa.BufferReader(content))  # pyright: ignore[reportUnknownMemberType]
         keys = {"record": "/".join(names(folder)), "id": record.id}
         columns = [
-            pa.array([keys[name]] * len(found), kind)
+            pa.repeat(pa.scalar(keys[name], kind), len(found))
             if name in keys
             else found[name].cast(kind)
             if name in found.column_names
