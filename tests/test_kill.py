@@ -111,6 +111,7 @@ WRITES = [
     ("results/index.html", 0, 0),
     ("results/board.csv", 0, 0),
     ("results/board.json", 0, 0),
+    ("results/board.tex", 0, 0),
     ("plans/records.json", 0, 0),
 ]
 """Every kind of file that a run writes under its final name, in the order in which it does; how many of them were

@@ -21,7 +21,7 @@ alphabetical order. What a record lacks is null.
 `examples.parquet`, a row a test example of a record: `record` and `id`, then the columns of the record's own
 examples.parquet (`EXAMPLES` below). Records whose file is absent, or not the one they were written with, are counted.
 
-The rows of records are kept until all are known, a few kB each; examples are written as they are read, 100,000 together.
+The rows of records are kept until all are known, a few kB each; examples are written as they come, 100,000 together.
 """
 
 from __future__ import annotations
