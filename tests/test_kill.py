@@ -198,6 +198,8 @@ def check_files(results: Path) -> set[str]:
                 assert len({len(row) for row in csv.reader(path.read_text(encoding="utf-8").splitlines())}) == 1
             case ".html":
                 assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+            case ".tex":
+                assert path.read_text(encoding="utf-8").endswith("\\end{table}\n")
             case _:
                 assert path.name == "README.md"
                 assert path.read_text(encoding="utf-8").endswith("\n")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +101,20 @@ def test_what_a_record_says_is_never_a_command(make: Make):
     assert all(line.startswith("%") or "%" not in line for line in body.splitlines())
     assert len(rows(tex)) == 1
     assert len(tex) < 3000
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex, with booktabs")
+def test_it_compiles(tmp_path: Path, make: Make, records: list[Record]):
+    every = "[" + "".join(SPECIAL) + "--,,"
+    tex = latex(sections([*records, make(every, task=every, job={"title": every})]))
+    packages = "".join(f"\\usepackage{package}\n" for package in ("[T1]{fontenc}", "{textcomp}", "{booktabs}"))
+    head = f"\\documentclass{{article}}\n{packages}\\begin{{document}}\n"
+    (tmp_path / "paper.tex").write_text(f"{head}{tex}\\end{{document}}\n", encoding="utf-8")
+
+    command = ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Missing character" not in done.stdout
 
 
 def test_tasks_that_are_spelled_alike_have_labels_of_their_own(make: Make):

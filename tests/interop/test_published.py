@@ -143,3 +143,13 @@ def test_folders_without_entries_and_no_folder_are_told(tmp_path: Path):
     assert "no such file or folder" in refused(tmp_path / "absent")
     with pytest.raises(BadInput, match="a folder; -o takes the file"):
         published.save([], tmp_path)
+
+
+def test_an_output_below_a_file_is_a_line(tmp_path: Path):
+    entries = published.read(THEIRS)
+    published.save(entries, tmp_path / "file.json")
+
+    with pytest.raises(BadInput, match="cannot be written: Not a directory; choose another file with -o"):
+        published.save(entries, tmp_path / "file.json" / "x")
+    with pytest.raises(BadInput, match="cannot be written: Not a directory; choose another folder with -o"):
+        interop.export("robustbench", tmp_path / "file.json", tmp_path / "file.json" / "x")

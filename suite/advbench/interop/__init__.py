@@ -28,11 +28,11 @@ def export(kind: str, source: Path, out: Path, about: Path | None = None) -> lis
         raise BadInput(f"{out}: a file; -o takes the folder that the files go into")
     if about is not None and kind not in ("robustbench", "huggingface"):
         raise BadInput(f"--about {about}: {kind} has no fields for it")
-    if kind == "robustbench" and source.is_file() and source.name != "record.json":
-        from advbench.interop import published
-
-        return published.write(published.read(source), out)
     try:
+        if kind == "robustbench" and source.is_file() and source.name != "record.json":
+            from advbench.interop import published
+
+            return published.write(published.read(source), out)
         return _written(kind, find_records(source), out, About.read(about) if about is not None else {})
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror or error}; choose another folder with -o") from error

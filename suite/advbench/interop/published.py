@@ -95,10 +95,13 @@ def read(path: Path) -> list[Published]:
 
 
 def save(entries: Sequence[Published], file: Path) -> None:
-    """Write them as one file. Raises BadInput where it is a folder."""
+    """Write them as one file. Raises BadInput where it is a folder, or cannot be written."""
     if file.is_dir():
         raise BadInput(f"{file}: a folder; -o takes the file that the entries go into")
-    write_bytes(file, dumped(Entries(models=tuple(entries)).plain()))
+    try:
+        write_bytes(file, dumped(Entries(models=tuple(entries)).plain()))
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be written: {error.strerror or error}; choose another file with -o") from None
 
 
 def write(entries: Iterable[Published], out: Path) -> list[str]:
