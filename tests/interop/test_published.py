@@ -149,7 +149,7 @@ def test_an_output_below_a_file_is_a_line(tmp_path: Path):
     entries = published.read(THEIRS)
     published.save(entries, tmp_path / "file.json")
 
-    with pytest.raises(BadInput, match="cannot be written: Not a directory; choose another file with -o"):
+    with pytest.raises(BadInput, match="cannot be written: File exists; choose another file with -o"):
         published.save(entries, tmp_path / "file.json" / "x")
     with pytest.raises(BadInput, match="cannot be written: Not a directory; choose another folder with -o"):
         interop.export("robustbench", tmp_path / "file.json", tmp_path / "file.json" / "x")
