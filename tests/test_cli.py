@@ -171,7 +171,9 @@ def test_debug_shows_where_an_error_came_from_and_keeps_code_and_line(tmp_path: 
     assert done.stderr.splitlines()[-1] == "advbench: absent: no such file or folder"
 
 
-@pytest.mark.parametrize("name", ["run", "validate", "board", "list", "schema", "reproduce", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["run", "validate", "board", "list", "schema", "reproduce", "doctor", "export", "import"]
+)
 def test_help_shows_an_example_that_names_its_command(tmp_path: Path, command, name):
     done = command(tmp_path, name, "--help")
 

@@ -111,6 +111,7 @@ WRITES = [
     ("results/index.html", 0, 0),
     ("results/board.csv", 0, 0),
     ("results/board.json", 0, 0),
+    ("results/board.tex", 0, 0),
     ("plans/records.json", 0, 0),
 ]
 """Every kind of file that a run writes under its final name, in the order in which it does; how many of them were
@@ -197,6 +198,8 @@ def check_files(results: Path) -> set[str]:
                 assert len({len(row) for row in csv.reader(path.read_text(encoding="utf-8").splitlines())}) == 1
             case ".html":
                 assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+            case ".tex":
+                assert path.read_text(encoding="utf-8").endswith("\\end{table}\n")
             case _:
                 assert path.name == "README.md"
                 assert path.read_text(encoding="utf-8").endswith("\n")

@@ -40,7 +40,7 @@ def accuracies(record: Record) -> list[Accuracy]:
     return [record.scores.clean, record.scores.robust]
 
 
-@pytest.mark.parametrize("name", ["README.md", "index.html", "board.csv", "board.json"])
+@pytest.mark.parametrize("name", ["README.md", "index.html", "board.csv", "board.json", "board.tex"])
 def test_the_committed_page_is_byte_equal_to_a_fresh_build(repo: Path, tmp_path: Path, name: str):
     board.build(repo / "leaderboard", tmp_path)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from advbench.interop.about import About, of
+from advbench.options import Format
 from advbench.resolve import resolve
 from advbench.run import attempt
 
@@ -35,3 +37,19 @@ def test_the_defense_of_the_readme_trains_beside_the_starter_suite(repo: Path, t
     assert record.job["defense"]["steps"] == 7
     # 1,294 training digits, two epochs; seven steps, then one pass for each of the two losses.
     assert (record.cost.train_forward, record.cost.train_backward) == (1294 * 2 * 9, 1294 * 2 * 9)
+
+
+def test_what_the_readme_says_of_a_model_is_read(repo: Path, tmp_path: Path):
+    (tmp_path / "about.toml").write_text(block(repo, "about"), "utf-8")
+    told = About.read(tmp_path / "about.toml")
+
+    assert of(told, "pgd-at").id == "Lovelace2026Ovens"
+    assert {of(told, label).authors for label in ("pgd-at", "dat")} == {"Ada Lovelace, Grace Hopper"}
+    assert of(told, "dat").link is None
+
+
+def test_the_readme_names_every_format(repo: Path):
+    section = re.search(r"^## Formats\n(.*?)^## ", (repo / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+    assert section
+    assert re.findall(r"^\* `(\w+)`", section[1], re.MULTILINE) == [kind.value for kind in Format]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from advbench import __version__, claims, given
+from advbench import __version__, claims, formats, given
 from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
 from advbench.spec import BadInput
 
@@ -128,7 +128,7 @@ def board(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Build README.md, index.html, board.csv and board.json from a folder of records.
+    """Build README.md, index.html, board.csv, board.json and board.tex from a folder of records.
 
     Example: advbench board leaderboard
     """
@@ -141,6 +141,8 @@ def board(
 
 for _command in (claims.compare, claims.check, claims.audit):
     app.command()(_command)
+app.command()(formats.export)
+app.command("import")(formats.import_)
 
 
 @app.command("list")

@@ -65,3 +65,18 @@ class Kind(StrEnum):
     collectors = "collectors"
     datasets = "datasets"
     models = "models"
+
+
+class Format(StrEnum):
+    """What `advbench export` can write."""
+
+    robustbench = "robustbench"
+    huggingface = "huggingface"
+    parquet = "parquet"
+    tensorboard = "tensorboard"
+
+
+class Source(StrEnum):
+    """What `advbench import` can read."""
+
+    robustbench = "robustbench"

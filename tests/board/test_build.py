@@ -17,14 +17,14 @@ from advbench.record import Record
 from advbench.spec import BadInput
 
 Lay = Callable[..., Path]
-NAMES = ["README.md", "index.html", "board.csv", "board.json"]
+NAMES = ["README.md", "index.html", "board.csv", "board.json", "board.tex"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in NAMES}
 
 
-def test_build_writes_four_files_where_records_lies(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
+def test_build_writes_five_files_where_records_lies(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
     lay(tmp_path, *records)
     assert build(tmp_path) == [tmp_path / name for name in NAMES]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NAMES, "records"])

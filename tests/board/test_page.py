@@ -17,7 +17,7 @@ from advbench.record import Flag, Record
 Lay = Callable[..., Path]
 DASH = "\N{EN DASH}"
 COLLAPSED = Flag(name="catastrophic-overfitting", message="PGD fell to 3 % at epoch 17.")
-NAMES = ["README.md", "index.html", "board.csv", "board.json"]
+NAMES = ["README.md", "index.html", "board.csv", "board.json", "board.tex"]
 HOSTILE = "<script>alert('x')</script>|`*_[a](b)"
 
 

@@ -1,7 +1,8 @@
-"""The leaderboard: a pure function from a folder of records to four files.
+"""The leaderboard: a pure function from a folder of records to five files.
 
     records --load--> Records --table.sections--> Sections --standing--> ranked --page--> README.md, index.html
                                                                                  --export--> board.csv, board.json
+                                                                                 --latex--> board.tex
 
 Equal records give equal bytes on every machine: no building date, no path, no order of files or keys gets in,
 so a committed board can be compared with a fresh one. Nothing here imports torch.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from advbench.board import export, page, table
+from advbench.board import export, latex, page, table
 from advbench.board.beside import key
 from advbench.board.details import embedded
 from advbench.board.standing import standing
@@ -43,6 +44,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
         "index.html": page.html(ranked, embedded(ranked, folders)),
         "board.csv": export.flat(ranked),
         "board.json": export.nested(ranked),
+        "board.tex": latex.latex(ranked),
     }
     target = out or home
     refuse_to_overwrite(target / "README.md")
