@@ -53,7 +53,7 @@ def of_job(job: Job, ready: Ready, weights: str, folder: Path, tell: Tell) -> di
     if not job.collect:
         return {}
     ready.model.load_state_dict(load((folder / f"{job.evaluation.checkpoint}.safetensors").read_bytes()))
-    made = find.collectors(job.collect)
+    made = find.collectors(job.collect, ready.base)
     return found(job, ready.model, weights, ready.subsets.test, made, folder / "journal" / "collect", tell)
 
 
@@ -89,7 +89,7 @@ def found(
                 stream = each(model, test.some(slice(0, size)), threat, left, seed=job.evaluation.seed, say=say)
                 with contextlib.closing(stream):
                     for name, measures in stream:
-                        known[name] = _found(measures, time.perf_counter() - began)
+                        known[name] = _found(measures, left[0].sha256, time.perf_counter() - began)
                         _write(journal / f"{name}.safetensors", keys[name], known[name])
                         left = left[1:]
                         say(left[0].name if left else "")
@@ -121,11 +121,12 @@ def _key(job: Job | External, collector: Collector, weights: str, test: Examples
     return hashlib.sha256(f"{weights}/{find.plain(collector)}/{data}/{build}".encode()).hexdigest()
 
 
-def _found(measures: Measures, seconds: float) -> Found:
+def _found(measures: Measures, sha256: str | None, seconds: float) -> Found:
     values = {name: Measure(**asdict(value)) for name, value in measures.values.items()}
     # Copies, for arrays may be parts of one another, which no file of tensors holds.
     arrays = {name: a.clone(memory_format=torch.contiguous_format) for name, a in measures.arrays.items()}
-    return Found(values, measures.notes, arrays, round(seconds, 3))
+    origin = (f"by a collector of the user's own, sha256 {sha256[:12]}",) if sha256 else ()
+    return Found(values, (*measures.notes, *origin), arrays, round(seconds, 3))
 
 
 def _failure(error: Exception) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from safetensors.torch import load as tensors
 from safetensors.torch import save as bytes_of
 
-from advbench import board, find, measures
+from advbench import board, find, measures, task
 from advbench.collectors.base import Collector
 from advbench.execute.lock import locked
 from advbench.external import external, identity
@@ -47,12 +47,15 @@ def observe(
 ) -> None:
     """Let the collectors called `names` look at the model, as the task says, and print what they find.
 
+    A name that ends with .py is a file with a collector of one's own, wherever it lies.
     Without names, those of the task's `[collect]`, or the cheap ones. What they find goes into the record of this very
     model in the results, or into measures/TASK/LABEL/ there. What was found before is not done again. Raises BadInput.
     """
+    own = task.read(path).get("collect") if path.is_file() else None
     for name in names:
         try:
-            find.part(Collector, name)
+            if not (isinstance(own, dict) and name in own):
+                _kind(name)
         except BadInput as error:
             raise BadInput(f"--collector: {error}") from None
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -61,7 +64,7 @@ def observe(
         ready = ready_for(asked, path, only, label, None, where, None)
         for line in ready.model.said:
             console.print(line, soft_wrap=True)
-        collectors = _chosen(ready.task, names)
+        collectors = _chosen(ready.task, names, ready.base)
         board.refuse_to_overwrite(where.results / "README.md")
         list(load_all(where.results / "records"))  # one that the board cannot read is told before the work
         with locked(where.results):
@@ -77,15 +80,24 @@ def observe(
         _tell(console, found, file)
 
 
-def _chosen(task: Task, names: Sequence[str]) -> list[Collector]:
-    tables = task.collect or {}
-    wanted = list(dict.fromkeys(names or tables or CHEAP))
-    return find.collectors({name: tables.get(name, _usual(name)) for name in wanted})
+def _chosen(said: Task, names: Sequence[str], base: Path) -> list[Collector]:
+    tables = dict(said.collect or {})
+    wanted: list[str] = []
+    for word in list(names or tables or CHEAP):
+        if word in tables:
+            wanted.append(word)
+            continue
+        kind = _kind(word)
+        file = {"file": str(Path(word).resolve())} if kind.sha256 else {}
+        # On how many examples it looks by default, but never on all of them.
+        tables[kind.name] = file | {"examples": kind.model_fields["examples"].default or EXAMPLES}
+        wanted.append(kind.name)
+    return find.collectors({name: tables[name] for name in wanted}, base)
 
 
-def _usual(name: str) -> dict[str, Any]:
-    """Its defaults, but not on all examples."""
-    return {"examples": find.part(Collector, name).model_fields["examples"].default or EXAMPLES}
+def _kind(name: str) -> type[Collector]:
+    """By the name of one of the suite's, or by the path of one's own."""
+    return find.own(Collector, Path(name)) if name.endswith(".py") else find.part(Collector, name)
 
 
 def _record(ready: Ready, asked: Asked, results: Path) -> Record | None:

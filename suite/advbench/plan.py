@@ -19,7 +19,7 @@ from advbench.index import Index
 from advbench.recipe import Training
 from advbench.record import load, save, whole, write_bytes
 from advbench.spec import Spec
-from advbench.task import Data, Evaluation, ThreatModel
+from advbench.task import Data, Evaluation, ThreatModel, placeless
 
 PROTOCOL = 2
 """Raised when the results of training change; a golden test fails when they change and this did not."""
@@ -96,9 +96,12 @@ class Job(Spec):
     @property
     def id(self) -> str:
         """Names the result."""
-        evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
+        plain = self.plain()
+        evaluation = {k: v for k, v in plain["evaluation"].items() if k != "batch"}
+        evaluation["attacks"] = [placeless(attack) for attack in evaluation["attacks"]]
+        collect = {name: placeless(table) for name, table in (plain["collect"] or {}).items()} or None
         judged = {"test": self.data.test, "evaluation": evaluation, "evaluation_protocol": self.evaluation_protocol}
-        return _digest(self._training() | judged | {"collect": self.collect})
+        return _digest(self._training() | judged | {"collect": collect})
 
 
 class Work(Spec):

@@ -32,6 +32,8 @@ class Ready:
     defense: Defense
     root: Path
     """Where the data lie, and weights that an attack needs."""
+    base: Path
+    """The folder of the task file: own attacks and collectors are relative to it."""
 
 
 def prepare(item: Item, root: Path, device: torch.device) -> Ready:
@@ -45,7 +47,8 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))
     network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
-    return Ready(subsets, dataset.classes, network.to(device), began, find.job_defense(job, item.base), root)
+    defense = find.job_defense(job, item.base)
+    return Ready(subsets, dataset.classes, network.to(device), began, defense, root, item.base)
 
 
 def set_up(threads: int, device: torch.device) -> None:

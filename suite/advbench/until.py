@@ -154,10 +154,11 @@ def climb_until(
     root: Path,
     journal: Path,
     tell: Tell,
+    base: Path = Path(),
 ) -> tuple[Verdicts, Watch]:
     """Attack part after part until the rule is met; what they withstood together."""
     how = job.evaluation
-    attacks = ladder(how, root, test, classes)
+    attacks = ladder(how, root, test, classes, base)
     order = drawn(len(test), how.seed)
     watch, found = Watch(rule, len(test)), list[Verdicts]()
     size = min(how.block, math.ceil(len(test) / PARTS))
