@@ -65,6 +65,8 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed(
             "evaluation", attacks=["mi-fgsm", "torchattacks:PGD", {"name": "foolbox:LinfPGD", "options": {"steps": 3}}]
         ),
+        changed("evaluation", attacks=["fgsm", {"file": "mine.py", "steps": 3}]),
+        changed("collect", mine={"file": "mine.py", "examples": 64}),
         changed("evaluation", attacks=[TRANSFER, TRANSFER | {"attack": {"name": "pgd", "steps": 3}}]),
         {**STARTER, "model": {"name": "torchvision:resnet18", "pretrained": "w.safetensors", "extra_data": "none"}},
         {**STARTER, "model": ["timm:vit_tiny_patch16_224", {"name": "timm:resnet18", "stem": "original"}]},
@@ -114,6 +116,8 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("collect", fosc={"stpes": 3}),
         changed("collect", fosc={"examples": 0}),
         changed("collect", fosc=True),
+        changed("collect", mine={"file": 3}),
+        changed("evaluation", attacks=[{"file": 3}]),
         {**STARTER, "defense": []},
         {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 0}]},

@@ -148,7 +148,7 @@ def chosen(kind: type[P], written: Mapping[str, Any], base: Path) -> type[P]:
     if written.get("sha256") not in (None, found.sha256):
         raise BadInput(f"{path}: changed since the plan was made; run again")
     if written.get("name", found.name) != found.name:
-        raise BadInput(f"{path}: {found.__name__} is called '{found.name}', and here '{table['name']}'; use one name")
+        raise BadInput(f"{path}: {found.__name__} is called '{found.name}', and here '{written['name']}'; use one name")
     return found
 
 
