@@ -36,14 +36,8 @@ MISTAKES = {
         "data.unlabelled.count: 60 leaves nothing to train on: the training split has 64 and validation takes 6",
     ),
     "attack-s-field": (('"fgsm"', '{name = "pgd", step = 3}'), "attacks[0]: no field 'step'; did you mean 'steps'?"),
-    "own-attack-absent": (
-        ('"fgsm"', '{file = "absent.py"}'),
-        "evaluation.attacks[0]: absent.py: cannot be read: No such",
-    ),
-    "own-attack-is-none": (
-        ('"fgsm"', '{file = "empty.py"}'),
-        "attacks[0]: empty.py: should define one subclass of adv",
-    ),
+    "own-attack-absent": (('"fgsm"', '{file = "gone.py"}'), "evaluation.attacks[0]: gone.py: cannot be read: No such"),
+    "own-attack-is-none": (('"fgsm"', '{file = "empty.py"}'), "empty.py: should define one subclass of advbench.att"),
     "own-collector-absent": (
         ("[evaluation]", '[collect]\nx = {file = "away.py"}\n[evaluation]'),
         "collect: away.py: cannot be read: No such file",
@@ -55,7 +49,7 @@ MISTAKES = {
     "raises": ((STANDARD, 'file = "raises.py"'), "raises.py: raised on import: ValueError: a b (line 2)"),
     "exits": ((STANDARD, 'file = "exits.py"'), "exits.py: raised on import: SystemExit: 0 (line 2)"),
     "absent-file": ((STANDARD, 'file = "absent.py"'), "absent.py: cannot be read: No such file or directory"),
-    "no-defense-in-it": ((STANDARD, 'file = "empty.py"'), "empty.py: should define one subclass of advbench.defense"),
+    "no-defense-in-it": ((STANDARD, 'file = "empty.py"'), "empty.py: should define one subclass of advbench.def"),
 }
 """What a person may get wrong in a task: (the right text, the wrong one), and what the line should say of it."""
 
