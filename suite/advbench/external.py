@@ -17,8 +17,8 @@ from advbench.task import Data, Evaluation, ThreatModel, placeless
 
 EXTERNAL = "external"
 """What its record has for a defense."""
-WORDS = ("name", "weights")
-"""Fields of `model` that say where files lay; what was in them is in their digests."""
+WORDS = ("name", "weights", "checkpoint")
+"""Fields of `model` that say where files lay and which were taken; what was in them is in their digests."""
 
 
 class External(Spec):
