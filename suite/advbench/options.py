@@ -58,6 +58,13 @@ class Starter(StrEnum):
     task = "task"
 
 
+class Figures(StrEnum):
+    """The format of figures."""
+
+    png = "png"
+    svg = "svg"
+
+
 class Kind(StrEnum):
     """What `advbench list` can list."""
 
