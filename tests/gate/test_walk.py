@@ -20,14 +20,14 @@ name = "digits"
 name = "digits-cnn"
 [threat]
 norm = "Linf"
-eps = "1/4"
+eps = "3/20"
 [training]
-epochs = 12
+epochs = 8
 optimizer = "adam"
 lr = 5e-3
 seeds = [0, 1, 2]
 [evaluation]
-attacks = ["fgsm", "pgd"]
+attacks = ["fgsm", { name = "pgd", steps = 10 }]
 alone = 0
 [[defense]]
 file = "my_defense.py"
@@ -35,12 +35,11 @@ steps = 3
 """
 """Half a minute for three seeds, where the page's own takes minutes; what is asked of them is the same."""
 LOSS = "return (clean + adversarial) / 2"
-START = "start = threat.random_start(x, state.noise)"
 DRAWN = ("threat = state.threat", "threat = state.threat\n        state.noise.uniform(x)")
 """The same defense with other luck."""
 WORSE = (LOSS, "return (9 * clean + adversarial) / 10")
-ONE_STEP = ("steps=self.steps, step_size=threat.eps / 4", "steps=1, step_size=threat.eps")
-"""FGSM from the image itself, and nothing else: the way into catastrophic overfitting."""
+COLLAPSED = (LOSS, f"{LOSS} if state.progress < 0.5 else clean + 9 / (1 + adversarial)")
+"""From the middle on it likes to be fooled: clean accuracy holds, and PGD accuracy falls."""
 
 
 def blocks(text: str, word: str) -> list[str]:
@@ -103,7 +102,7 @@ def test_a_worsened_defense_fails_a_collapsed_one_by_its_flag_and_too_few_exampl
     assert code == 1, said
     assert re.search(r"FAIL +robust accuracy: -", said)
 
-    code, said = gate((LOSS, "return adversarial"), (START, "start = x"), ONE_STEP)
+    code, said = gate(COLLAPSED)
     assert code == 1, said
     assert re.search(r"FAIL +flags: new: .*catastrophic-overfitting", said)
 
