@@ -91,22 +91,30 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, repo: Path, command_env, p
     return gate, baseline
 
 
-def test_a_worsened_defense_fails_a_collapsed_one_by_its_flag_and_too_few_examples_decide_nothing(scratch):
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (DRAWN, 0, "PASS, about this defense, 3 seeds against 3"),
+        (WORSE, 1, r"FAIL +robust accuracy: -"),
+        (COLLAPSED, 1, r"FAIL +flags: new: .*catastrophic-overfitting"),
+    ],
+    ids=["same", "worse", "collapsed"],
+)
+def test_the_same_defense_passes_a_worsened_one_fails_and_a_collapsed_one_by_its_flag(scratch, change, code, said):
+    gate, _ = scratch
+
+    found, text = gate(change)
+
+    assert found == code, text
+    assert re.search(said, text), text
+
+
+def test_too_few_examples_decide_nothing(scratch):
+    """The last one, for its baseline takes the place of the others'."""
     gate, baseline = scratch
-
-    code, said = gate(DRAWN)
-    assert code == 0, said
-    assert "PASS, about this defense, 3 seeds against 3" in said
-
-    code, said = gate(WORSE)
-    assert code == 1, said
-    assert re.search(r"FAIL +robust accuracy: -", said)
-
-    code, said = gate(COLLAPSED)
-    assert code == 1, said
-    assert re.search(r"FAIL +flags: new: .*catastrophic-overfitting", said)
-
     baseline(TASK.replace('name = "digits"\n', 'name = "digits"\ntest = 40\n', 1))
+
     code, said = gate(DRAWN)
+
     assert code == 3, said
     assert "would decide" in said
