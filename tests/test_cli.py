@@ -36,6 +36,12 @@ MISTAKES = {
         "data.unlabelled.count: 60 leaves nothing to train on: the training split has 64 and validation takes 6",
     ),
     "attack-s-field": (('"fgsm"', '{name = "pgd", step = 3}'), "attacks[0]: no field 'step'; did you mean 'steps'?"),
+    "own-attack-absent": (('"fgsm"', '{file = "gone.py"}'), "evaluation.attacks[0]: gone.py: cannot be read: No such"),
+    "own-attack-is-none": (('"fgsm"', '{file = "empty.py"}'), "empty.py: should define one subclass of advbench.att"),
+    "own-collector-absent": (
+        ("[evaluation]", '[collect]\nx = {file = "away.py"}\n[evaluation]'),
+        "collect: away.py: cannot be read: No such file",
+    ),
     "too-many-examples": ((NPZ, f"{NPZ}\ntest = 100"), "data.test: 100 is more than the 32 examples of the test split"),
     "syntax": (("epochs = 1", "epochs = = 1"), "(at line 16, column 10)"),
     "truncated-npz": (("tiny.npz", "truncated.npz"), "truncated.npz: not a whole .npz archive: truncated, or another"),
@@ -43,7 +49,7 @@ MISTAKES = {
     "raises": ((STANDARD, 'file = "raises.py"'), "raises.py: raised on import: ValueError: a b (line 2)"),
     "exits": ((STANDARD, 'file = "exits.py"'), "exits.py: raised on import: SystemExit: 0 (line 2)"),
     "absent-file": ((STANDARD, 'file = "absent.py"'), "absent.py: cannot be read: No such file or directory"),
-    "no-defense-in-it": ((STANDARD, 'file = "empty.py"'), "empty.py: should define one subclass of"),
+    "no-defense-in-it": ((STANDARD, 'file = "empty.py"'), "empty.py: should define one subclass of advbench.def"),
 }
 """What a person may get wrong in a task: (the right text, the wrong one), and what the line should say of it."""
 
@@ -172,7 +178,7 @@ def test_debug_shows_where_an_error_came_from_and_keeps_code_and_line(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["run", "validate", "board", "list", "schema", "reproduce", "doctor", "export", "import"]
+    "name", ["run", "validate", "board", "list", "schema", "reproduce", "doctor", "export", "import", "new"]
 )
 def test_help_shows_an_example_that_names_its_command(tmp_path: Path, command, name):
     done = command(tmp_path, name, "--help")

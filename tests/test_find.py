@@ -157,3 +157,62 @@ def test_a_job_s_defense_is_the_one_that_was_planned(tmp_path: Path, make_job):
     write(tmp_path, DEFENSE + "\n# edited\n")
     with pytest.raises(BadInput, match="changed since the plan was made"):
         find.job_defense(job, tmp_path)
+
+
+ATTACK = """\
+from advbench.attacks.base import Attack
+
+class Mine(Attack):
+    name = "mine"
+    paper = "none"
+    steps: int = 3
+"""
+COLLECTOR = ATTACK.replace("attacks.base import Attack", "collectors.base import Collector").replace(
+    "Attack", "Collector"
+)
+
+
+def test_an_attack_of_one_s_own_is_its_table_and_its_table_is_it(tmp_path: Path):
+    digest = hashlib.sha256(write(tmp_path, ATTACK).read_bytes()).hexdigest()
+
+    made = find.named(Attack, {"name": "mine", "file": "mine.py", "steps": 5}, tmp_path)
+
+    table = find.plain(made, {"file": "mine.py"})
+    assert table == {"name": "mine", "file": "mine.py", "sha256": digest, "steps": 5, "label": None, "restarts": 1}
+    assert find.named(Attack, table, tmp_path) == made
+    assert find.named(Attack, {"file": "mine.py"}, tmp_path).name == "mine"
+    assert PGD.sha256 is None, "the suite's own have no file of a user's"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "table", "line"),
+    [
+        (
+            Attack,
+            ATTACK.replace('"mine"', '"pgd"'),
+            {},
+            "mine.py: 'pgd' is one of the suite's attacks; give it",
+        ),
+        (
+            Attack,
+            ATTACK.replace("class Mine", "class _"),
+            {"name": "other"},
+            "_ is called 'mine', and here 'other'; use",
+        ),
+        (Attack, ATTACK, {"sha256": "0"}, "mine.py: changed since the plan was made; run again"),
+        (Attack, ATTACK, {"setps": 3}, r"no field 'setps'; did you mean 'steps'\?"),
+        (Attack, ATTACK, {"file": 3}, "file should be the path of a Python file"),
+        (Attack, ATTACK, {"file": "none.py"}, "none.py: cannot be read: No such file"),
+        (Attack, DEFENSE, {}, "should define one subclass of advbench.attacks.base.Attack, it has 0"),
+        (Collector, COLLECTOR, {}, 'mine.py: Mine has no about; add about = "..."'),
+    ],
+)
+def test_a_part_of_one_s_own_that_is_none_is_told_why(tmp_path: Path, kind, text, table, line):
+    write(tmp_path, text)
+    with pytest.raises(BadInput, match=line):
+        find.named(kind, {"file": "mine.py", **table}, tmp_path)
+
+
+def test_a_suite_s_part_takes_no_digest():
+    with pytest.raises(BadInput, match="no field 'sha256'"):
+        find.named(Attack, {"name": "pgd", "sha256": "0"})

@@ -66,6 +66,8 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed(
             "evaluation", attacks=["mi-fgsm", "torchattacks:PGD", {"name": "foolbox:LinfPGD", "options": {"steps": 3}}]
         ),
+        changed("evaluation", attacks=["fgsm", {"file": "mine.py", "steps": 3}]),
+        changed("collect", mine={"file": "mine.py", "examples": 64}),
         changed("evaluation", attacks=[TRANSFER, TRANSFER | {"attack": {"name": "pgd", "steps": 3}}]),
         {**STARTER, "model": {"name": "torchvision:resnet18", "pretrained": "w.safetensors", "extra_data": "none"}},
         {**STARTER, "model": ["timm:vit_tiny_patch16_224", {"name": "timm:resnet18", "stem": "original"}]},
@@ -117,6 +119,8 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("collect", fosc={"every": 0}),
         changed("collect", updates={"every": "epoch"}),
         changed("collect", fosc=True),
+        changed("collect", mine={"file": 3}),
+        changed("evaluation", attacks=[{"file": 3}]),
         {**STARTER, "defense": []},
         {**STARTER, "defense": [{"name": "pgd-at", "setps": 3}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 0}]},

@@ -94,6 +94,7 @@ def test_it_stops_when_the_difference_is_clear_and_the_interval_holds_the_truth(
 
     assert (truth < -0.05) == (name == "bad")
     assert (found["stopped"], found["of"]) == (why, N)
+    assert found["against"] == "whole/records/tiny/good-s0", "for whoever does it again"
     assert found["examples"] == found["robust_n"] < N / 2, "that is what it is for"
     assert found["examples"] % 40 == 0
     assert found["difference"][0] <= truth <= found["difference"][1]

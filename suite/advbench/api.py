@@ -101,9 +101,11 @@ def collect(
 ) -> dict[str, Measures]:
     """What `collectors` find around `model` on the task's first so many test examples, by the collector's name.
 
-    A collector is named as `advbench list collectors` does, or is a table with its name and fields. Raises BadInput.
+    A collector is named as `advbench list collectors` does, or by the file of one's own (*.py), or is a table with its
+    name or file and its fields. Raises BadInput.
     """
-    made = [find.named(Collector, {"name": one} if isinstance(one, str) else one) for one in collectors]
+    tables = [one if isinstance(one, dict) else {"file" if one.endswith(".py") else "name": one} for one in collectors]
+    made = [find.named(Collector, one) for one in tables]
     where = judging.Where(Path("results"), Path(data_root), device)  # nothing is written there
     ready = judging.ready_for(_asked(model, weights, checkpoint), Path(task), only, None, examples, where, None)
     threat = Threat(ready.job.threat.norm, float(ready.job.threat.eps))

@@ -153,8 +153,8 @@ def _attacked(ready: Ready, root: Path, journal: Path, tell: Tell) -> tuple[Verd
     job, how, test = ready.job, ready.job.evaluation, ready.test
     try:
         if ready.rule:
-            return climb_until(ready.rule, job, ready.model, test, ready.classes, root, journal, tell)
-        attacks = ladder(how, root, test, ready.classes)
+            return climb_until(ready.rule, job, ready.model, test, ready.classes, root, journal, tell, ready.base)
+        attacks = ladder(how, root, test, ready.classes, ready.base)
         return climb(job, ready.model.network, job.journal_id, test, attacks, how, ready.classes, journal, tell), None
     except BadInput:
         raise

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from advbench import __version__, claims, formats, given
-from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results
+from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results, Starter
 from advbench.spec import BadInput
 
 app = typer.Typer(
@@ -178,6 +178,24 @@ def doctor(
 
     del debug
     raise typer.Exit(checks.show(results, data_root, as_json=as_json))
+
+
+@app.command()
+def new(
+    kind: Annotated[Starter, typer.Argument(help="What to begin.")],
+    name: Annotated[str, typer.Argument(help="Letters, digits and -, such as my-defense.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the files.")] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Write a working file to start from, with comments that say why, and its test beside it; nothing is overwritten.
+
+    Example: advbench new defense my-defense
+    """
+    from advbench import new as begin
+
+    del debug
+    for line in begin.told(kind.value, begin.new(kind.value, name, out)):
+        typer.echo(line)
 
 
 @app.command()

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from advbench.index import canonical
 from advbench.spec import Spec
-from advbench.task import Data, Evaluation, ThreatModel
+from advbench.task import Data, Evaluation, ThreatModel, placeless
 
 EXTERNAL = "external"
 """What its record has for a defense."""
-WORDS = ("name", "weights")
-"""Fields of `model` that say where files lay; what was in them is in their digests."""
+WORDS = ("name", "weights", "checkpoint")
+"""Fields of `model` that say where files lay and which were taken; what was in them is in their digests."""
 
 
 class External(Spec):
@@ -64,6 +64,7 @@ class External(Spec):
         # A field that says nothing changes nothing, so that an optional one can be added.
         said = {key: value for key, value in plain["evaluation"].items() if value is not None}
         kept["evaluation"] = {key: value for key, value in said.items() if key not in left_out}
+        kept["evaluation"]["attacks"] = [placeless(attack) for attack in said["attacks"]]
         kept["data"] = {key: plain["data"][key] for key in ("name", "test", "order", "seed")}
         return hashlib.sha256(canonical(kept).encode()).hexdigest()[:16]
 

@@ -32,7 +32,7 @@ from advbench.models.base import Model
 from advbench.models.library import Library as ModelLibrary
 from advbench.plan import Job
 from advbench.spec import BadInput, Part, complaints, did_you_mean, validate
-from advbench.task import Data, Defended, shipped
+from advbench.task import Data, Defended, Task, shipped
 
 PACKAGE = Path(advbench.__file__).parent
 NO_PARTS = {"__init__", "base"} | {
@@ -107,18 +107,57 @@ def defense_file(entry: Defended, base: Path) -> Path:
 
 
 def defense(path: Path) -> type[Defense]:
-    """Run a defense file and return its one Defense class. Raises BadInput when it cannot be loaded."""
-    found = _classes(module(path, "defense"), Defense)
-    if len(found) != 1:
-        raise BadInput(f"{path}: should define one subclass of advbench.defense.Defense, it has {len(found)}")
-    if taken := sorted(found[0].model_fields.keys() & (Defended.model_fields.keys() | {"sha256"})):
+    """The one Defense class of a file. Raises BadInput when it cannot be loaded."""
+    found = own(Defense, path)
+    if taken := sorted(found.model_fields.keys() & (Defended.model_fields.keys() | {"sha256"})):
         raise BadInput(f"{path}: a field cannot be called '{taken[0]}'; a [[defense]] table means something else by it")
-    for attribute in ("name", "paper"):
+    return found
+
+
+def own(kind: type[P], path: Path) -> type[P]:
+    """Run a user's file and return the one class of `kind` in it: a defense, an attack or a collector.
+
+    Raises BadInput when it cannot be loaded, or when an attack or a collector is called like one of the suite's, for
+    scores and measures go by their names.
+    """
+    inside = module(path, kind.__name__.lower())
+    found = _classes(inside, kind)
+    if len(found) != 1:
+        raise BadInput(f"{path}: should define one subclass of {kind.__module__}.{kind.__name__}, it has {len(found)}")
+    for attribute in ("name", "paper", *(["about"] if kind is Collector else [])):
         if not hasattr(found[0], attribute):
             raise BadInput(f'{path}: {found[0].__name__} has no {attribute}; add {attribute} = "..."')
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(found[0].name)):
         raise BadInput(f"{path}: name {found[0].name!r} names folders: use letters, digits and . _ -")
+    folder = {Attack: "attacks", Collector: "collectors"}.get(kind)  # type: ignore[call-overload]
+    if folder and found[0].name in names(PACKAGE / folder):
+        raise BadInput(f"{path}: '{found[0].name}' is one of the suite's {folder}; give it another name")
+    found[0].sha256 = inside.__dict__["SHA256"]
     return found[0]
+
+
+def chosen(kind: type[P], written: Mapping[str, Any], base: Path) -> type[P]:
+    """The class that a table means, by its `name`, or by its `file` relative to `base`.
+
+    Raises BadInput, also for a file that is not the one of the table's `sha256`.
+    """
+    if "file" not in written:
+        return part(kind, written["name"])
+    if not isinstance(written["file"], str):
+        raise BadInput("file should be the path of a Python file")
+    path = base / written["file"]
+    found = own(kind, path)
+    if written.get("sha256") not in (None, found.sha256):
+        raise BadInput(f"{path}: changed since the plan was made; run again")
+    if written.get("name", found.name) != found.name:
+        raise BadInput(f"{path}: {found.__name__} is called '{found.name}', and here '{written['name']}'; use one name")
+    return found
+
+
+def own_files(task: Task, base: Path) -> list[Path]:
+    """The files of a task's own attacks and collectors."""
+    tables = [*(attack.fields for attack in task.evaluation.attacks), *(task.collect or {}).values()]
+    return [base / str(one["file"]) for one in tables if "file" in one]
 
 
 def module(path: Path, what: str) -> ModuleType:
@@ -127,7 +166,8 @@ def module(path: Path, what: str) -> ModuleType:
         source = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    name = f"advbench_{what}_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    digest = hashlib.sha256(source).hexdigest()
+    name = f"advbench_{what}_{path.stem}_{digest[:12]}"
     if name not in sys.modules:
         if path.suffix != ".py":
             raise BadInput(f"{path}: a {what} is a Python file (*.py)")
@@ -135,6 +175,7 @@ def module(path: Path, what: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         made = importlib.util.module_from_spec(spec)
+        made.__dict__["SHA256"] = digest
         sys.modules[name] = made  # before it runs: pydantic and pickle look modules up by name
         try:
             spec.loader.exec_module(made)
@@ -172,24 +213,29 @@ def build(kind: type[P], fields: Mapping[str, Any], where: str = "") -> P:
         raise BadInput(*complaints(error, kind, where)) from None
 
 
-def named(kind: type[P], fields: Mapping[str, Any]) -> P:
-    """A part from a table that holds its name: `{"name": "pgd", "steps": 20}`."""
-    rest = {key: value for key, value in fields.items() if key != "name"}
-    return build(part(kind, fields["name"]), rest)
+def named(kind: type[P], fields: Mapping[str, Any], base: Path = Path()) -> P:
+    """A part from a table that holds its name, `{"name": "pgd", "steps": 20}`, and its file where it is one's own."""
+    return build(chosen(kind, fields, base), _fields(fields))
 
 
-def collectors(tables: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
-    """The collectors of a `[collect]` table. Raises BadInput with all that is wrong."""
+def _fields(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the part itself."""
+    source = ("name", "file", "sha256") if "file" in written else ("name",)
+    return {key: value for key, value in written.items() if key not in source}
+
+
+def collectors(tables: Mapping[str, Mapping[str, Any]], base: Path = Path()) -> list[Collector]:
+    """The collectors of a `[collect]` table, own files relative to `base`. Raises BadInput with all that is wrong."""
     made: list[Collector] = []
     errors: list[str] = []
     for name, fields in tables.items():
         try:
-            kind = part(Collector, name)
+            kind = chosen(Collector, {**fields, "name": name}, base)
         except BadInput as error:
             errors += [f"collect: {line}" for line in error.lines]
             continue
         try:
-            made.append(build(kind, fields, f"collect.{name}"))
+            made.append(build(kind, _fields(fields), f"collect.{name}"))
         except BadInput as error:
             errors += error.lines
     if errors:
@@ -197,9 +243,15 @@ def collectors(tables: Mapping[str, Mapping[str, Any]]) -> list[Collector]:
     return made
 
 
-def plain(made: Part) -> dict[str, Any]:
-    """The table that `named` builds this part from."""
-    return {"name": made.name, **made.plain()}
+def plain(made: Part, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The table that `named` builds this part from; `written` is the user's, which knows the file of one's own."""
+    return {"name": made.name, **table(made, written)}
+
+
+def table(made: Part, written: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same without the name, where that stands outside."""
+    source = {"file": (written or {}).get("file"), "sha256": made.sha256} if made.sha256 else {}
+    return {**source, **made.plain()}
 
 
 def source(data: Data) -> Source:

@@ -50,6 +50,8 @@ class Ready:
     model: Outside
     test: Examples
     classes: int
+    base: Path = Path()
+    """The folder of the task file."""
     rule: Rule | None = None
     """When to stop, where not at the end."""
 
@@ -125,7 +127,7 @@ def ready_for(
     except Missing as missing:
         raise BadInput(f"{path}: {missing}") from None
     try:
-        evaluation, attacks = evaluated(task, where.root, dataset)
+        evaluation, attacks = evaluated(task, where.root, dataset, path.parent)
         evaluation = evaluation if stop else evaluation.model_copy(update={"stop": False})
         test = choose(dataset, task.data, device).test
     except Missing as missing:
@@ -159,4 +161,4 @@ def ready_for(
         raise BadInput(f"--label {job.label}: is a defense of {path}; give the model a --label of its own")
     rule = ruled(until, job, test) if until else None
     job = job.model_copy(update={"until": rule.plain}) if rule else job
-    return Ready(task, job, model, test.some(slice(0, examples)), dataset.classes, rule)
+    return Ready(task, job, model, test.some(slice(0, examples)), dataset.classes, path.parent, rule)

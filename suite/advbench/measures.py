@@ -71,6 +71,7 @@ def found(
     """
     keys = {collector.name: _key(job, collector, weights, test) for collector in collectors}
     known = {name: kept for name, key in keys.items() if (kept := _read(journal / f"{name}.safetensors", key))}
+    sources = {collector.name: collector.sha256 for collector in collectors}
     todo = [collector for collector in collectors if collector.name not in known]
     threat = Threat(job.threat.norm, float(job.threat.eps))
 
@@ -79,7 +80,7 @@ def found(
 
     with contextlib.closing(tried(model, test, threat, todo, seed=job.evaluation.seed, say=say)) as tries:
         for one in tries:
-            known[one.name] = _found(one.measures, one.seconds)
+            known[one.name] = _found(one.measures, sources[one.name], one.seconds)
             if not one.failed:
                 _write(journal / f"{one.name}.safetensors", keys[one.name], known[one.name])
     if todo:
@@ -109,11 +110,12 @@ def _key(job: Job | External, collector: Collector, weights: str, test: Examples
     return hashlib.sha256(f"{weights}/{fields}/{data}/{build}".encode()).hexdigest()
 
 
-def _found(measures: Measures, seconds: float) -> Found:
+def _found(measures: Measures, sha256: str | None, seconds: float) -> Found:
     values = {name: Measure(**asdict(value)) for name, value in measures.values.items()}
     # Copies, for arrays may be parts of one another, which no file of tensors holds.
     arrays = {name: a.clone(memory_format=torch.contiguous_format) for name, a in measures.arrays.items()}
-    return Found(values, measures.notes, arrays, round(seconds, 3))
+    origin = (f"by a collector of the user's own, sha256 {sha256[:12]}",) if sha256 else ()
+    return Found(values, (*measures.notes, *origin), arrays, round(seconds, 3))
 
 
 def _write(path: Path, key: str, found: Found) -> None:

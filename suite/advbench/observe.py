@@ -15,7 +15,7 @@ from rich.table import Table
 from safetensors.torch import load as tensors
 from safetensors.torch import save as bytes_of
 
-from advbench import board, find, measures
+from advbench import board, find, measures, task
 from advbench import figures as drawings
 from advbench.along import ALONG
 from advbench.collectors.base import Collector
@@ -50,16 +50,18 @@ def observe(
 ) -> None:
     """Let the collectors called `names` look at the model, as the task says, and print what they find.
 
+    A name that ends with .py is a file with a collector of one's own, wherever it lies.
     Without names, those of the task's `[collect]`, or the cheap ones. What they find goes into the record of this very
     model in the results, or into measures/TASK/LABEL/ there. What was found before is not done again. With
     `figures`, png or svg, each collector's arrays are drawn into measures/TASK/. Raises BadInput.
     """
     if figures:
         drawings.ready()
+    own = task.read(path).get("collect") if path.is_file() else None
     for name in names:
         try:
-            if find.part(Collector, name).along_only:
-                raise BadInput(f"'{name}' watches the steps of a training; a task's [collect] may ask for it")
+            if not (isinstance(own, dict) and name in own):
+                _kind(name)
         except BadInput as error:
             raise BadInput(f"--collector: {error}") from None
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -68,7 +70,7 @@ def observe(
         ready = ready_for(asked, path, only, label, None, where, None)
         for line in ready.model.said:
             console.print(line, soft_wrap=True)
-        collectors = _chosen(ready.task, names)
+        collectors = _chosen(ready.task, names, ready.base)
         board.refuse_to_overwrite(where.results / "README.md")
         list(load_all(where.results / "records"))  # one that the board cannot read is told before the work
         with locked(where.results):
@@ -89,16 +91,31 @@ def observe(
             console.print(f"figure: {figure}", soft_wrap=True)
 
 
-def _chosen(task: Task, names: Sequence[str]) -> list[Collector]:
-    tables = task.collect or {}
-    looking = [collector.name for collector in find.collectors(tables) if not collector.along_only]
-    wanted = list(dict.fromkeys(names or looking or CHEAP))
-    return find.collectors({name: tables.get(name, _usual(name)) for name in wanted})
+def _chosen(said: Task, names: Sequence[str], base: Path) -> list[Collector]:
+    tables = dict(said.collect or {})
+    made = find.collectors(tables, base)
+    along = [collector.name for collector in made if collector.along_only]
+    wanted: list[str] = []
+    for word in list(names or [name for name in tables if name not in along] or CHEAP):
+        if word in tables:
+            wanted.append(word)
+            continue
+        kind = _kind(word)
+        file = {"file": str(Path(word).resolve())} if kind.sha256 else {}
+        # On how many examples it looks by default, but never on all of them.
+        tables[kind.name] = file | {"examples": kind.model_fields["examples"].default or EXAMPLES}
+        wanted.append(kind.name)
+    found = find.collectors({name: tables[name] for name in dict.fromkeys(wanted)}, base)
+    if watching := [collector.name for collector in found if collector.along_only]:
+        raise BadInput(
+            f"--collector: '{watching[0]}' watches the steps of a training; a task's [collect] may ask for it"
+        )
+    return found
 
 
-def _usual(name: str) -> dict[str, Any]:
-    """Its defaults, but not on all examples."""
-    return {"examples": find.part(Collector, name).model_fields["examples"].default or EXAMPLES}
+def _kind(name: str) -> type[Collector]:
+    """By the name of one of the suite's, or by the path of one's own."""
+    return find.own(Collector, Path(name)) if name.endswith(".py") else find.part(Collector, name)
 
 
 def _record(ready: Ready, asked: Asked, results: Path) -> Record | None:

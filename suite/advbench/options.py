@@ -49,6 +49,15 @@ class Decided(StrEnum):
     decided = "decided"
 
 
+class Starter(StrEnum):
+    """What `advbench new` can begin."""
+
+    defense = "defense"
+    attack = "attack"
+    collector = "collector"
+    task = "task"
+
+
 class Figures(StrEnum):
     """The format of figures."""
 

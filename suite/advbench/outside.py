@@ -188,6 +188,7 @@ def _of_run(asked: Asked, images: Tensor, classes: int) -> Outside:
     network = model.build(_shape(images), classes)
     _fit(network, found, file, classes, own=True)
     about = {"name": asked.word, "family": record.job["model"], "weights_sha256": found.sha256}
+    about |= {} if checkpoint == "best" else {"checkpoint": checkpoint}
     last = "" if checkpoint == "best" else f"-{checkpoint}"
     return Outside(network, f"{record.label}-s{record.seed}{last}", about, _versions(model))
 

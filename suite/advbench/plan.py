@@ -19,7 +19,7 @@ from advbench.index import Index
 from advbench.recipe import Training
 from advbench.record import load, save, whole, write_bytes
 from advbench.spec import Spec
-from advbench.task import Data, Evaluation, ThreatModel
+from advbench.task import Data, Evaluation, ThreatModel, placeless
 
 PROTOCOL = 2
 """Raised when the results of training change; a golden test fails when they change and this did not."""
@@ -101,10 +101,12 @@ class Job(Spec):
     @property
     def id(self) -> str:
         """Names the result."""
-        return _digest(self._judged() | {"collect": self.collect})
+        collect = {name: placeless(table) for name, table in (self.plain()["collect"] or {}).items()} or None
+        return _digest(self._judged() | {"collect": collect})
 
     def _judged(self) -> dict[str, Any]:
         evaluation = {k: v for k, v in self.plain()["evaluation"].items() if k != "batch"}
+        evaluation["attacks"] = [placeless(attack) for attack in evaluation["attacks"]]
         judged = {"test": self.data.test, "evaluation": evaluation, "evaluation_protocol": self.evaluation_protocol}
         return self._training() | judged
 

@@ -33,6 +33,8 @@ class Ready:
     defense: Defense
     root: Path
     """Where the data lie, and weights that an attack needs."""
+    base: Path
+    """The folder of the task file: own attacks and collectors are relative to it."""
     collectors: list[Collector]
 
 
@@ -47,8 +49,8 @@ def prepare(item: Item, root: Path, device: torch.device) -> Ready:
     subsets = choose(dataset, job.data, device)
     torch.manual_seed(derive(job.seed, "init"))
     network, began = start(find.named(Model, job.model), dataset.shape, dataset.classes, root)
-    defense, collectors = find.job_defense(job, item.base), find.collectors(job.collect or {})
-    return Ready(subsets, dataset.classes, network.to(device), began, defense, root, collectors)
+    defense, collectors = find.job_defense(job, item.base), find.collectors(job.collect or {}, item.base)
+    return Ready(subsets, dataset.classes, network.to(device), began, defense, root, item.base, collectors)
 
 
 def set_up(threads: int, device: torch.device) -> None:

@@ -26,7 +26,7 @@ from advbench.spec import BadInput, complaints, validate
 from advbench.start import files as weight_files
 from advbench.start import probe, settle
 from advbench.sweeps import expand
-from advbench.task import Data, Defended, Entry, Evaluation, Task, check, read
+from advbench.task import Data, Defended, Entry, Evaluation, Task, check, ladder, read
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         data = task.data
         models = [_model(one) for _, one in tasks]
         watched = [*files, *data_files(data, root), *(file for model in models for file in weight_files(model, root))]
-        watched += [file for attack in _attacks(task) for file in surrogate.files(attack, root)]
+        watched += find.own_files(task, path.parent)
+        watched += [file for attack in _attacks(task, path.parent) for file in surrogate.files(attack, root)]
         key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
         if key not in loaded:
             loaded[key] = read_data(data, root)
@@ -88,8 +89,8 @@ def _model(task: Task) -> Model:
     return named(Model, {"name": task.model.name, **task.model.fields})
 
 
-def _attacks(task: Task) -> list[Attack]:
-    return [named(Attack, {"name": a.name, **a.fields}) for a in task.evaluation.attacks]
+def _attacks(task: Task, base: Path) -> list[Attack]:
+    return [named(Attack, {"name": a.name, **a.fields}, base) for a in task.evaluation.attacks]
 
 
 def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
@@ -113,7 +114,7 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
         build(part(Model, entry.name), entry.fields)
 
     def attack(entry: Entry) -> None:
-        surrogate.check(build(part(Attack, entry.name), entry.fields))
+        surrogate.check(named(Attack, {"name": entry.name, **entry.fields}, base))
 
     def one_defense(entry: Defended) -> None:
         made = defense(defense_file(entry, base))
@@ -128,13 +129,13 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
         else:
             attempt("data", {key: data[key] for key in ("name", "path", "size") if key in data}, Data, source)
     attempt("model", raw.get("model"), Entry, model)
-    ladder: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
-    for i, entry in enumerate(ladder if isinstance(ladder, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    rungs: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
+    for i, entry in enumerate(ladder(rungs) if isinstance(rungs, list) else []):
         attempt(f"evaluation.attacks[{i}]", entry, Entry, attack)
     collected: Any = raw.get("collect")
     if isinstance(collected, dict) and all(isinstance(fields, dict) for fields in collected.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         try:
-            find.collectors(collected)  # pyright: ignore[reportUnknownArgumentType]
+            find.collectors(collected, base)  # pyright: ignore[reportUnknownArgumentType]
         except BadInput as error:
             errors.extend(error.lines)
     defenses: Any = raw.get("defense", [])
@@ -144,10 +145,10 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
     return errors
 
 
-def evaluated(task: Task, root: Path, dataset: DataSet) -> tuple[Evaluation, list[Attack]]:
+def evaluated(task: Task, root: Path, dataset: DataSet, base: Path) -> tuple[Evaluation, list[Attack]]:
     """The task's evaluation with all fields of its attacks filled in, and those attacks. Raises Missing or BadInput."""
     attacks: list[Attack] = []
-    for number, attack in enumerate(_attacks(task)):
+    for number, attack in enumerate(_attacks(task, base)):
         try:
             attacks.append(surrogate.settled(attack, root, dataset.shape, dataset.classes))
         except BadInput as error:
@@ -158,7 +159,8 @@ def evaluated(task: Task, root: Path, dataset: DataSet) -> tuple[Evaluation, lis
         raise BadInput(f"evaluation.attacks: the rung '{twice[0]}' stands there twice; give one of them a label")
     if task.evaluation.corruptions:
         severities.fitting(task.evaluation.corruptions, min(dataset.shape[1:]))
-    return validate(Evaluation, task.evaluation.plain() | {"attacks": [plain(a) for a in attacks]}), attacks
+    tables = [plain(made, entry.fields) for made, entry in zip(attacks, task.evaluation.attacks, strict=True)]
+    return validate(Evaluation, task.evaluation.plain() | {"attacks": tables}), attacks
 
 
 def undefined(task: Task, attacks: Sequence[Attack], made: Defense | None = None) -> list[str]:
@@ -193,7 +195,8 @@ class _Items:
     def of(self, name: str, task: Task) -> list[Item]:
         """The lines of one task."""
         model = self._started(task)
-        evaluation, attacks = evaluated(task, self.root, self.dataset)
+        evaluation, attacks = evaluated(task, self.root, self.dataset, self.base)
+        collect = find.collectors(task.collect or {}, self.base)
         items: list[Item] = []
         for number, (entry, kind) in enumerate(zip(task.defense, self.classes, strict=True)):
             made = build(kind, entry.fields)
@@ -214,7 +217,7 @@ class _Items:
                 evaluation=evaluation,
                 defense={"name": made.name, "file": entry.file, "sha256": self.digests[number], **made.plain()},
                 deviations=deviations,
-                collect={one.name: one.plain() for one in find.collectors(task.collect or {})} or None,
+                collect={one.name: find.table(one, (task.collect or {})[one.name]) for one in collect} or None,
                 threads=task.resources.threads,
                 accelerator=task.resources.accelerator,
             )

@@ -39,7 +39,7 @@ def schema() -> Schema:
     defended = _defended(defs)
     defs["model"] = {"anyOf": [_branch(kind, defs) for kind in models]}
     bare = [kind for kind in attacks if not any(field.is_required() for field in kind.model_fields.values())]
-    defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks)]}
+    defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks), _file("attack")]}
     defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
 
     properties = made["properties"]
@@ -52,7 +52,7 @@ def schema() -> Schema:
         "description": properties["collect"]["description"],
         "type": "object",
         "properties": {kind.name: _fields(kind, defs) for kind in collectors},
-        "additionalProperties": False,
+        "additionalProperties": _file("collector"),
     }
     properties["defense"] |= {"items": _ref("defense")}
     defs["Data"]["properties"]["name"] = {"enum": find.names(find.PACKAGE / "data")}
@@ -136,8 +136,14 @@ def _defended(defs: dict[str, Schema]) -> Schema:
 
 def _own_file(defended: Schema) -> Schema:
     """A defense in a file of one's own, whose fields only that file knows."""
-    file = {"type": "string", "description": "A Python file with one defense, relative to the task file; it is run."}
-    return {"type": "object", "properties": {"file": file, "name": False, **defended}, "required": ["file"]}
+    made = _file("defense")
+    return made | {"properties": {**made["properties"], "name": False, **defended}}
+
+
+def _file(word: str) -> Schema:
+    """The table of a part in a user's own file, whose fields only that file knows."""
+    file = {"type": "string", "description": f"A Python file with one {word}, relative to the task file; it is run."}
+    return {"type": "object", "properties": {"file": file}, "required": ["file"]}
 
 
 def _explain(made: Schema, kind: type[Spec]) -> None:

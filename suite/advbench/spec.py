@@ -40,6 +40,8 @@ class Part(Spec):
     """A Spec that task files choose by its `name`: a defense, an attack, a model, a data source."""
 
     name: ClassVar[str]
+    sha256: ClassVar[str | None] = None
+    """Digest of the file that it came from, where that is a user's own and none of the suite's."""
 
 
 def _fraction(value: object) -> Fraction:

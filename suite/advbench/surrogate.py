@@ -26,6 +26,8 @@ def check(attack: Attack) -> None:
     if not isinstance(attack, Transfer):
         return
     with _inside("attack"):
+        if "file" in attack.attack.fields:
+            raise BadInput("no file can be named here; a transfer finds candidates with one of the suite's attacks")
         inner = _attack(attack)
         if isinstance(inner, Transfer):
             raise BadInput("a transfer has nothing to find candidates with; name another attack")

@@ -7,6 +7,7 @@ written (`Entry`) and `advbench.find` checks them against the class.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -77,11 +78,30 @@ class ThreatModel(Spec):
         return self
 
 
+def ladder(attacks: Any) -> Any:
+    """A list of attacks as tables; one from a file is called as the file is, unless its table says otherwise."""
+    entries = named(attacks)
+    if not isinstance(entries, tuple):
+        return entries
+    items: tuple[Any, ...] = entries
+    return tuple(
+        {"name": Path(entry["file"]).stem.replace("_", "-"), **entry}
+        if isinstance(entry, dict) and isinstance(entry.get("file"), str)  # pyright: ignore[reportUnknownMemberType]
+        else entry
+        for entry in items
+    )
+
+
+def placeless(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a part without the path of its file; what is in the file is in its digest."""
+    return {key: value for key, value in table.items() if key != "file"}
+
+
 class Evaluation(Spec):
     """How the trained model is attacked."""
 
     attacks: tuple[Entry, ...] = (Entry(name="fgsm"), Entry(name="pgd"), Entry(name="autoattack"))
-    """The ladder, cheapest first; each rung meets what still stands."""
+    """The ladder, cheapest first; each rung meets what still stands. One's own is a table with its `file`."""
     checkpoint: Literal["best", "last"] = "best"
     """Which weights fill `scores`; the other ones get clean and PGD-20 unless `both`."""
     both: bool = False
@@ -106,7 +126,7 @@ class Evaluation(Spec):
     @field_validator("attacks", mode="before")
     @classmethod
     def _names(cls, attacks: Any) -> Any:
-        return named(attacks)
+        return ladder(attacks)
 
     @field_validator("attacks")
     @classmethod
@@ -184,7 +204,8 @@ class Task(Spec):
     training: Training
     evaluation: Evaluation = Evaluation()
     collect: dict[str, dict[str, Any]] | None = None
-    """Collectors by name, each with its own fields: what else to measure of the judged weights; default: nothing."""
+    """Collectors by name, each with its own fields, and the `file` of one's own: what else to measure of the judged
+    weights; default: nothing."""
     resources: Resources = Resources()
     defense: tuple[Defended, ...] = Field(min_length=1)
 

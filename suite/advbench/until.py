@@ -134,7 +134,10 @@ class Watch:
         """For the record, in fractions: intervals that hold at all times together, of the whole test set."""
         found: dict[str, Any] = {"stopped": self.why or "masked gradient", "examples": self.taken, "of": self.size}
         found["robust"] = [(bound + 1) / 2 for bound in (self.own.low, self.own.high)]
-        return found | ({"difference": [self.change.low, self.change.high]} if self.rule.theirs is not None else {})
+        if self.rule.theirs is None:
+            return found
+        # Where the other record lay is no part of the job, which holds its digest, and of use to who does it again.
+        return found | {"difference": [self.change.low, self.change.high], "against": str(self.rule.until.against)}
 
     def said(self) -> str:
         """For a person."""
@@ -154,10 +157,11 @@ def climb_until(
     root: Path,
     journal: Path,
     tell: Tell,
+    base: Path = Path(),
 ) -> tuple[Verdicts, Watch]:
     """Attack part after part until the rule is met; what they withstood together."""
     how = job.evaluation
-    attacks = ladder(how, root, test, classes)
+    attacks = ladder(how, root, test, classes, base)
     order = drawn(len(test), how.seed)
     watch, found = Watch(rule, len(test)), list[Verdicts]()
     size = min(how.block, math.ceil(len(test) / PARTS))

@@ -45,7 +45,7 @@ def verdicts(
     """
     how, model = job.evaluation, ready.model
     test = ready.subsets.test
-    attacks = ladder(how, ready.root, test, ready.classes)
+    attacks = ladder(how, ready.root, test, ready.classes, ready.base)
     weights = {"best": trained.best, "last": trained.last}
     contents: dict[str, bytes] = group.told({n: _content(w) for n, w in weights.items()} if group.first else None)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -71,10 +71,13 @@ def verdicts(
     return found, digests
 
 
-def ladder(how: Evaluation, root: Path, test: Examples, classes: int) -> list[Attack]:
-    """The attacks of an evaluation, cheapest first, with what else they need, on the device of `test`."""
+def ladder(how: Evaluation, root: Path, test: Examples, classes: int, base: Path = Path()) -> list[Attack]:
+    """The attacks of an evaluation, cheapest first, with what else they need, on the device of `test`.
+
+    Files of one's own attacks are relative to `base`.
+    """
     _, channels, height, width = test.pixels(slice(0, 1)).shape
-    named = [find.named(Attack, {"name": a.name, **a.fields}) for a in how.attacks]
+    named = [find.named(Attack, {"name": a.name, **a.fields}, base) for a in how.attacks]
     return [surrogate.prepared(a, root, (channels, height, width), classes, test.device) for a in named]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advbench.compare.match import pairs, remarks
-from advbench.compare.read import read
+from advbench.compare.read import Group, read
 from advbench.record import Flag
 from advbench.spec import BadInput
 
@@ -96,3 +96,22 @@ def test_two_folders_are_matched_by_name(tmp_path: Path, lay_record):
     assert [(a.label, b.label) for a, b in pairs(x, y, "x", "y")] == [("b", "b"), ("c", "c")]
     with pytest.raises(BadInput, match="no task and label in common"):
         pairs(x[:1], y, "x", "y")
+
+
+def test_where_an_attack_of_one_s_own_lay_is_no_difference_and_what_is_in_it_is(tmp_path: Path, lay_record):
+    def laid(label: str, file: str, sha256: str) -> Group:
+        rung = {"name": "mine", "file": file, "sha256": sha256}
+        job = {"evaluation": {"attacks": [rung], "checkpoint": "best"}}
+        lay_record(tmp_path, label, 0, np.ones(20, bool), job=job)
+        return read(tmp_path / "records/t" / label)[0]
+
+    here, there, other = (
+        laid("a", "mine.py", "1" * 64),
+        laid("b", "deeper/mine.py", "1" * 64),
+        laid("c", "mine.py", "2"),
+    )
+
+    assert pairs([here], [there], "a", "b")
+    assert not [text for text in remarks(here, there) if "file" in text]
+    with pytest.raises(BadInput, match=r"differ in: evaluation\.attacks\[0\]\.sha256"):
+        pairs([here], [other], "a", "c")

@@ -136,9 +136,23 @@ class Row:
             task, _, swept = self.record.task.partition("@")
             only = ["--only", self.record.task] if swept else []
             words = ["advbench", "evaluate", self.elsewhere, *weights, "--task", f"{task}.toml", *only]
-            some = self.record.job.get("examples")
-            return shlex.join([*words, "--label", self.record.label, *(["--examples", str(some)] if some else [])])
+            return shlex.join([*words, "--label", self.record.label, *self._how])
         return shlex.join(["advbench", "run", f"{self.record.task}.toml", "--only", self.name])
+
+    @property
+    def _how(self) -> list[str]:
+        """The further options of an `advbench evaluate` that change what it does."""
+        job, until = self.record.job, self.record.job.get("until") or {}
+        said = {"--checkpoint": job["model"].get("checkpoint"), "--examples": job.get("examples")}
+        if until:
+            # The job holds the digest of the other record; where that lay is only said, and by older records is not.
+            against = (self.record.provenance.get("until") or {}).get("against", "RECORD")
+            said |= {"--until": "decided", "--against": against if until.get("against") else None}
+            said |= {
+                f"--{name}": f"{100 * until[name]:g}" for name in ("margin", "width") if until.get(name) is not None
+            }
+        words = [word for option, value in said.items() if value is not None for word in (option, str(value))]
+        return words + (["--no-stop"] if job["evaluation"].get("stop") is False else [])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ HARMLESS = frozenset(
     ("data.path", "data.size", "training.seeds", "training.checkpoint_minutes", "evaluation.batch", "defense.file")
 )
 """Where files lie, what else is run, how often something is written."""
+PLACE = re.compile(r"evaluation\.attacks\[\d+\]\.file")
+"""Likewise where a user's own attack lies; its digest stands beside it."""
 BUILD = ("device", "torch", "pyautoattack", "threads", "machine", "advbench", "python")
 """Of the provenance: results of other builds agree statistically, and no better."""
 
@@ -87,13 +89,15 @@ def common(job: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation.attacks": evaluation.get("attacks"),
         "evaluation.checkpoint": evaluation.get("checkpoint"),
     }
-    return dict(_leaves(found))
+    return {key: value for key, value in _leaves(found) if not PLACE.fullmatch(key)}
 
 
 def settings(result: Result) -> dict[str, Any]:
     """`{"training.epochs": 30, ...}` without what is `HARMLESS`."""
     found = dict(_leaves({name: _table(result.record.job, name) for name in SETTINGS}))
-    return {key: value for key, value in found.items() if key.partition("[")[0] not in HARMLESS}
+    return {
+        key: value for key, value in found.items() if not (key.partition("[")[0] in HARMLESS or PLACE.fullmatch(key))
+    }
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
