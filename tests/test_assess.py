@@ -147,7 +147,7 @@ def test_a_job_of_ours_has_the_verdicts_of_its_own_record(tiny: Any) -> None:
         assert found["provenance"]["weights_sha256"] == {"external": trained.provenance["weights_sha256"]["best"]}
 
     [row] = [
-        row for row in Path("results/README.md").read_text("utf-8").splitlines() if row.startswith("| standard-s0 |")
+        row for row in Path("results/README.md").read_text("utf-8").splitlines() if "| standard-s0 |" in row
     ]
     assert "trained elsewhere: results/records/tiny/standard-s0" in row
     assert "other settings" not in row
@@ -275,6 +275,8 @@ def test_the_board_shows_it_beside_the_task_s_own_and_leaves_it_out_at_equal_bud
     assert (group["train_seconds"], group["train_passes"]) == (None, None)
     assert before["budgets"], "there is something to leave it out of"
     assert {k: v for k, v in after.items() if k != "groups"} == {k: v for k, v in before.items() if k != "groups"}
-    assert [g for g in after["groups"] if g is not group] == before["groups"]
+    # A rank is among all of the task's rows, and one more can take any of them further down.
+    others = [{k: v for k, v in g.items() if k != "rank"} for g in after["groups"] if g is not group]
+    assert others == [{k: v for k, v in g.items() if k != "rank"} for g in before["groups"]]
     again = "advbench evaluate nets.py:Net --weights w.pth --task tiny.toml --label nets-Net-w"
     assert again in Path("results/index.html").read_text("utf-8")

@@ -191,7 +191,7 @@ def test_what_watches_a_training_says_so_of_a_model(digits_cnn, digits_test):
     [updates] = [collector for collector in ALL if collector.along_only]
 
     assert collect(digits_cnn, digits_test, THREAT, [updates])["updates"] == Measures(
-        {}, notes=("not applicable: it watches a training's steps; ask for it in a task's [collect]",)
+        {}, notes=("not applicable: it watches the steps of a training; a task's [collect] may ask for it",)
     )
 
 
