@@ -1,0 +1,106 @@
+"""A real Chromium, and boards for it to open.
+
+Pages are opened from the disk by a browser that is offline. What they say on the console, what they throw and whatever
+they ask for beside themselves is kept, and fails the test that opened them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import states
+
+from advbench.board import build
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Dialog, Page, Request
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+MISSING = "needs a browser: `apt-get install chromium`, or `playwright install chromium`"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; without one the test is skipped, or fails in CI."""
+    # For a file of tests, not for all of them: its event loop would stand in the way of others.
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, NAMES)), None)
+        if not found and not Path(playwright.chromium.executable_path).exists():
+            if os.environ.get("ADVBENCH_REQUIRE_BROWSER") == "1":
+                pytest.fail(f"{MISSING}; ADVBENCH_REQUIRE_BROWSER=1 allows no skip")
+            pytest.skip(MISSING)
+        running = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Callable[[str], Path]:
+    """A function: the name of a state of tests/states.py, or `committed` -> the page of its board."""
+    built: dict[str, Path] = {}
+
+    def page(name: str) -> Path:
+        if name == "committed":
+            return repo / "leaderboard" / "index.html"
+        if name not in built:
+            build(states.lay(name, tmp_path_factory.mktemp(name)))
+            built[name] = tmp_path_factory.getbasetemp() / f"{name}0" / "index.html"
+        return built[name]
+
+    return page
+
+
+@pytest.fixture
+def visit(browser: Browser, board: Callable[[str], Path]) -> Iterator[Callable[..., Page]]:
+    """A function: state, fragment="", how a context is -> its board, opened offline from the disk and ready.
+
+    When the test is over, a page that complained, threw or asked for anything beside itself fails it.
+    """
+    told: list[str] = []
+    contexts: list[Any] = []
+
+    def open_(state: str, fragment: str = "", **how: Any) -> Page:
+        context = browser.new_context(offline=True, reduced_motion="reduce", **how)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        file = board(state).as_uri()
+        listen(page, file, told)
+        page.goto(file + fragment)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def listen(page: Page, file: str, told: list[str]) -> None:
+    """Note in `told` what the page says, throws, asks, opens or wants to have beside the `file` itself."""
+
+    def asked(request: Request) -> None:
+        url = request.url.partition("#")[0]
+        if url != file and not url.startswith("data:"):
+            told.append(f"request: {url}")
+
+    def opened(dialog: Dialog) -> None:
+        told.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("request", asked)
+    page.on("dialog", opened)
+    page.on("console", lambda said: told.append(f"console {said.type}: {said.text}"))
+    page.on("pageerror", lambda error: told.append(f"error: {error}"))
+    page.on("popup", lambda other: told.append(f"window: {other.url}"))
+    page.on("download", lambda download: told.append(f"download: {download.url[:80]}"))
