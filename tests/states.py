@@ -76,10 +76,10 @@ def job(task: str, label: str, seed: int, **changes: Any) -> dict[str, Any]:
     return resolved
 
 
-def history(collapses: bool, robust: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
-    """Eight epochs that rise to about `robust`, and fall to nought behind the fifth where training `collapses`."""
+def history(epochs: int, collapses: bool, robust: float, rng: np.random.Generator) -> tuple[Epoch, ...]:
+    """Epochs that rise to about `robust`, and fall to nought behind the fifth where training `collapses`."""
     lines = []
-    for epoch in range(1, 9):
+    for epoch in range(1, epochs + 1):
         pgd = 0.003 if collapses and epoch > 5 else robust * (1 - math.exp(-epoch / 2)) + 0.01 * rng.random()
         fgsm = 0.972 if collapses and epoch > 5 else min(1, pgd + 0.06)
         common: dict[str, Any] = {"top_class": 0.12, "eps": 0.15, "lr": 0.1, "seconds": 0.4}
@@ -124,11 +124,13 @@ def write(
     error: str | None = None,
     changes: dict[str, Any] | None = None,
     collected: bool = False,
+    examples: int = EXAMPLES,
+    epochs: int = 8,
     **fields: Any,
 ) -> Record:
     """Write one record into `records/TASK/LABEL-sSEED`, or where the folder should be called otherwise, `where`."""
     rng = np.random.default_rng([seed, *label.encode()[:100], *task.encode()[:100]])
-    hard, truth = rng.random(EXAMPLES), rng.integers(0, 10, EXAMPLES)
+    hard, truth = rng.random(examples), rng.integers(0, 10, examples)
     right, stands = hard < 0.92, hard < min(robust, 0.92)
     stopped = STOPPED in flags
     best = Scores(
@@ -141,17 +143,18 @@ def write(
         distance=0.2,
     )
     fell = np.flatnonzero(right & ~stands)
-    broken = np.where(right, None, "clean")
+    broken = np.full(examples, None, object)
+    broken[~right] = "clean"
     broken[fell] = np.resize(RUNGS, len(fell))
     columns = {
-        "index": np.arange(EXAMPLES),
+        "index": np.arange(examples),
         "label": truth,
         "predicted": np.where(right, truth, (truth + 1) % 10),
-        "margin": rng.normal(2, 2, EXAMPLES).astype(np.float32),
-        "distance": pa.array(rng.uniform(0, 0.3, EXAMPLES), mask=~right),
+        "margin": rng.normal(2, 2, examples).astype(np.float32),
+        "distance": pa.array(rng.uniform(0, 0.3, examples), mask=~right),
         "broken_by": pa.array(broken.tolist(), pa.string()),
-        "forward": np.full(EXAMPLES, 3_444),
-        "backward": np.full(EXAMPLES, 2_022),
+        "forward": np.full(examples, 3_444),
+        "backward": np.full(examples, 2_022),
     }
     table = io.BytesIO()
     pq.write_table(pa.table(columns), table)
@@ -174,8 +177,8 @@ def write(
         "job": job(task, label, seed, **(changes or {})),
         "scores": None if error else best,
         "checkpoints": {} if error else {"best": best},
-        "best_epoch": None if error else 8,
-        "history": history(COLLAPSED in flags, robust, rng),
+        "best_epoch": None if error else epochs,
+        "history": history(epochs, COLLAPSED in flags, robust, rng),
         "cost": Cost(
             train_seconds=10 + seed + 20 * robust,
             eval_seconds=60,

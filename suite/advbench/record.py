@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from advbench.spec import BadInput, Spec, complaints, validate
+from advbench.spec import BadInput, Spec, complaints, read, read_json, validate
 
 SCHEMA = 1
 """Raised when the meaning of a record's fields changes; an older one is upgraded or refused by name."""
@@ -241,10 +241,15 @@ def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -
 def load(path: Path) -> Record:
     """Read one `record.json`. Raises BadInput that names what is wrong with it."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        # A board may read ten thousand. Only one that may be wrong is read a second time, to say what is.
+        record = read(Record, content)
+        if record and "schema_version" in record.model_fields_set and record.schema_version == SCHEMA:
+            return record
+        raw = read_json(content)
     except RecursionError:
         raise BadInput(f"{path}: not a record: nested too deeply") from None
-    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number that not every reader can hold
         raise BadInput(f"{path}: not a record: {error}") from None
     version = raw.get("schema") if isinstance(raw, dict) else None
     if version != SCHEMA:
