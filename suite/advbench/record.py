@@ -2,8 +2,7 @@
 
 A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it, and `measures.safetensors`
 where something was collected. The JSON is written last and carries the digests of the others, so a record is either
-whole or absent. Numbers are numbers,
-accuracies are fractions.
+whole or absent. Numbers are numbers, accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,16 +176,24 @@ TEMPORARY = ".*.tmp"
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one step: a reader sees the old file or the new one, after a crash too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Replace files that belong together: where the disk has no room for all of them, none is replaced."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            temporary[path].replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for path in contents:
+            temporary[path].unlink(missing_ok=True)
         raise
 
 
