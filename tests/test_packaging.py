@@ -32,7 +32,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(repo: Path, 
         for source, target in WHERE.items()
         for path in (repo / source).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {"advbench/docs/flags.md"}
     assert sorted(expected - names) == []
     assert sorted(names - expected) == []
     assert {"advbench/py.typed", "advbench/cli.py", "advbench/baselines/pgd_at.py"} <= names

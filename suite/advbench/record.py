@@ -254,19 +254,16 @@ def load(path: Path) -> Record:
         if record and "schema_version" in record.model_fields_set and record.schema_version == SCHEMA:
             return record
         raw = read_json(content)
-    except RecursionError:
-        raise BadInput(f"{path}: not a record: nested too deeply") from None
-    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number that not every reader can hold
-        raise BadInput(f"{path}: not a record: {error}") from None
-    version = raw.get("schema") if isinstance(raw, dict) else None
-    if version != SCHEMA:
-        raise BadInput(f"{path}: record schema {version!r}, this advbench reads {SCHEMA}; run its job again")
-    try:
+        version = raw.get("schema") if isinstance(raw, dict) else None
+        if version != SCHEMA:
+            raise BadInput(f"{path}: record schema {version!r}, this advbench reads {SCHEMA}; run its job again")
         return validate(Record, raw)
-    except ValidationError as error:
-        raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
     except RecursionError:  # the parser goes deeper than what writes it again
         raise BadInput(f"{path}: not a record: nested too deeply") from None
+    except ValidationError as error:
+        raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number that not every reader can hold
+        raise BadInput(f"{path}: not a record: {error}") from None
 
 
 def load_all(folder: Path) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,26 +70,29 @@ def test_the_json_has_values_by_record_and_meanings_by_task(board: Path):
     assert [list(one) for one in tasks[0]["groups"]] == [list(group)] * 2
 
 
-def test_the_page_has_a_line_a_measure_with_unit_meaning_mean_and_range(board: Path):
+def test_the_page_has_values_by_group_units_and_meanings(board: Path):
     page = (board / "index.html").read_text("utf-8")
+    [one, two, none] = [json.loads(re.findall(rf'id="task-{t}">(.*?)</script>', page)[0]) for t in range(3)]
+    words = {"collector": "fosc", "unit": "nats", "meaning": "what it is, <b>median</b>"}
 
-    assert page.count('<table class="measures">') == 2  # not for the task without
-    assert '<th scope="row">fosc <small>a_mean</small></th>\n<td class="n">0.5 <small>0.25–0.75</small></td>' in page
-    # One seed has no range, and what is not finite is left out.
-    assert '<th scope="row">fosc <small>b_mean</small></th>\n<td class="n">2e+06</td>' in page
-    assert page.count("<td>nats</td>\n<td>what it is, &lt;b&gt;median&lt;/b&gt;</td>") == 3
-    assert "<p>Collected <b>fosc</b>: 16 examples</p>" in page
-    assert "<p>Collected <b>fosc</b>: &lt;i&gt;not&lt;/i&gt; applicable</p>" in page
-    table = page[page.index('<table class="measures">') :].partition("</table>")[0]
-    assert ">pgd-at</th>" in table
-    assert ">none</th>" not in table
+    assert one["measured"] == ["pgd-at"]
+    # By seed, and what is not finite is left out.
+    assert one["measures"] == [
+        {**words, "name": "a_mean", "values": [[0.25, 0.75, 0.5]]},
+        {**words, "name": "b_mean", "values": [[2e6]]},
+    ]
+    assert [m["values"] for m in two["measures"]] == [[[0.3]]]
+    assert (none["measured"], none["measures"]) == ([], [])
+    record = json.loads(re.findall(r'id="record-0-1-2">(.*?)</script>', page)[0])
+    assert record["remarks"] == {"fosc": ["<i>not</i> applicable"]}
+    assert record["measures"] == {"fosc": {"a_mean": [0.5, "nats", "what it is, <b>median</b>"]}}
 
 
 def test_a_board_without_measures_says_nothing_of_them(tmp_path: Path, lay: Lay, records: list[Record]):
     home = lay(tmp_path, *records)
     build(home)
 
-    for name in ("index.html", "board.csv", "board.json", "README.md"):
+    for name in ("board.csv", "board.json", "README.md"):
         text = (home / name).read_text("utf-8")
         assert "measure." not in text
         assert '"measures"' not in text

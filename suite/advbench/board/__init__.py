@@ -1,7 +1,7 @@
 """The leaderboard: a pure function from a folder of records to four files.
 
-    records --load_all--> Records --table.sections--> Sections --page--> README.md, index.html
-                                                                --export--> board.csv, board.json
+    records --load--> Records --table.sections--> Sections --standing--> ranked --page--> README.md, index.html
+                                                                                 --export--> board.csv, board.json
 
 Equal records give equal bytes on every machine: no building date, no path, no order of files or keys gets in,
 so a committed board can be compared with a fresh one. Nothing here imports torch.
@@ -9,11 +9,18 @@ so a committed board can be compared with a fresh one. Nothing here imports torc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from advbench.board import export, page, table
-from advbench.record import load_all, write_bytes
+from advbench.board.beside import key
+from advbench.board.details import embedded
+from advbench.board.standing import standing
+from advbench.record import Record, load, write_bytes
 from advbench.spec import BadInput
+
+MOST = 10**18
+"""Of anything that is counted: passes, seconds, bytes."""
 
 
 def build(folder: Path, out: Path | None = None) -> list[Path]:
@@ -27,18 +34,34 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     records = _records(folder)
     # Resolved, because the parent of "." is "." again.
     home = folder if records != folder else folder.resolve().parent
-    sections = table.sections(list(load_all(records)))
+    loaded = [(path.parent, _load(path)) for path in sorted(records.glob("*/*/record.json"))]
+    sections = table.sections(record for _, record in loaded)
+    folders = {key(record): path for path, record in loaded}
+    ranked = [replace(section, standing=standing(section.groups, folders)) for section in sections]
     pages = {
-        "README.md": page.markdown(sections).encode(),
-        "index.html": page.html(sections).encode(),
-        "board.csv": export.flat(sections).encode(),
-        "board.json": export.nested(sections).encode(),
+        "README.md": page.markdown(ranked),
+        "index.html": page.html(ranked, embedded(ranked, folders)),
+        "board.csv": export.flat(ranked),
+        "board.json": export.nested(ranked),
     }
     target = out or home
     refuse_to_overwrite(target / "README.md")
-    for name, content in pages.items():
-        write_bytes(target / name, content)
+    try:
+        for name, content in pages.items():
+            write_bytes(target / name, content.encode())
+    except OSError as error:
+        raise BadInput(f"{target}: the pages cannot be written: {error.strerror}") from None
     return [target / name for name in pages]
+
+
+def _load(path: Path) -> Record:
+    """A record whose costs can be summed and shown. Raises BadInput."""
+    record = load(path)
+    counts = [value for value in record.cost.plain().values() if value is not None]
+    counts += [count for epoch in record.history for count in (epoch.forward, epoch.backward)]
+    if any(abs(count) > MOST for count in counts):
+        raise BadInput(f"{path}: a cost beyond {MOST:.0e}; correct it, or remove the record")
+    return record
 
 
 def _records(folder: Path) -> Path:

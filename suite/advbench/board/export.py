@@ -19,7 +19,7 @@ COLUMNS = (
     *("task", "label", "defense", "seed", "status", "id", "data", "model", "norm", "eps", "epochs", "protocol", "n"),
     *("clean", "clean_low", "clean_high", "robust", "robust_low", "robust_high", "best_epoch"),
     *("train_seconds", "eval_seconds", "train_passes", "forward", "backward", "peak_memory_bytes", "joules"),
-    *("flags", "deviations", "unlike"),
+    *("rank_low", "rank_high", "flags", "deviations", "unlike"),
 )
 """Of board.csv; behind them stand `extra_data` where any record has it, then `attacks.NAME`, `alone.NAME`, `curve.EPS`
 and `measure.COLLECTOR.NAME` for every name on the board."""
@@ -27,7 +27,12 @@ and `measure.COLLECTOR.NAME` for every name on the board."""
 
 def flat(sections: Sequence[Section]) -> str:
     """board.csv: fractions are numbers in full precision, and a cell is empty where nothing was measured."""
-    lines = [_line(row) for section in sections for row in section.rows]
+    lines = [
+        _line(row) | _rank(section.standing.ranks.get(group.label))
+        for section in sections
+        for group in section.groups
+        for row in group.rows
+    ]
     measured = [
         *({"extra_data"} & {key for line in lines for key in line}),
         *(f"attacks.{name}" for name in sorted({name for s in sections for name in s.rungs})),
@@ -46,6 +51,11 @@ def nested(sections: Sequence[Section]) -> str:
     """board.json: tasks, in each its groups in the board's order, in each its seeds."""
     board = {"schema": SCHEMA, "tasks": [_task(section) for section in sections]}
     return json.dumps(board, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _rank(found: tuple[int, int] | None) -> dict[str, Any]:
+    """The best and the worst rank that the record's defense may have."""
+    return dict(zip(("rank_low", "rank_high"), found or (None, None), strict=True))
 
 
 def _line(row: Row) -> dict[str, Any]:
@@ -86,7 +96,8 @@ def _task(section: Section) -> dict[str, Any]:
         "title": section.title,
         "setting": section.setting,
         "protocol": section.protocol,
-        "groups": [_group(group) for group in section.groups],
+        "ranks": section.standing.claim,
+        "groups": [_group(group) | _standing(group, section) for group in section.groups],
         "budgets": [_budget(budget) for budget in section.budgets],
         **({"measures": _meanings(section)} if section.measures else {}),
     }
@@ -136,6 +147,12 @@ def _group(group: Group) -> dict[str, Any]:
         "notes": [note.text for note in group.notes],
         "records": [_record(row) for row in group.rows],
     }
+
+
+def _standing(group: Group, section: Section) -> dict[str, Any]:
+    """Its ranks, best and worst, and 95 % of its robust accuracy."""
+    found = section.standing
+    return {"rank": found.ranks.get(group.label), "interval": found.intervals.get(group.label)}
 
 
 def _record(row: Row) -> dict[str, Any]:

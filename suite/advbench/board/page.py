@@ -1,30 +1,31 @@
 """Sections -> README.md and index.html, through the two templates beside this file.
 
-Every value is escaped: labels, titles and error messages come from records, and records may come from strangers.
+Every value is escaped: labels, titles and error messages come from records, and records may come from strangers. In
+index.html they are JSON, from which scripts make text and nothing else.
 """
 
 from __future__ import annotations
 
 import html as entities
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from advbench.board.rows import MARK, radius
+from advbench.board import embed, overview, words
+from advbench.board.details import Place
+from advbench.board.rows import MARK, PLAIN
 from advbench.board.table import Section
 
 SIGNATURE = "<!-- Written by `advbench board`"
 """How README.md begins: what begins otherwise is somebody's own."""
 
 CAVEAT = (
-    "Sorted by mean robust accuracy. Neighbours whose ranges overlap are not told apart here; "
-    "fewer than three seeds never support a claim about a defense."
+    "Sorted by mean robust accuracy. A rank is a range: from 1 + the rows that are better beyond chance to the number "
+    "of rows less those that are worse; fewer than three seeds never support a claim about a defense."
 )
 
 LEGEND = (
@@ -56,9 +57,19 @@ def markdown(sections: Sequence[Section]) -> str:
     return _render("README.md.jinja", sections)
 
 
-def html(sections: Sequence[Section]) -> str:
-    """index.html: one file that asks for nothing else."""
-    return _render("index.html.jinja", sections)
+def html(sections: Sequence[Section], embedded: Mapping[Place, Mapping[str, Any]]) -> str:
+    """index.html: one file that asks for nothing else; `embedded` is what it holds of single records."""
+    board = {
+        "words": {"legend": LEGEND, "caveat": CAVEAT, "budgets": BUDGETS, "measures": MEASURES, "mark": MARK},
+        "flags": words.flags(),
+        "plain": PLAIN,
+        "tasks": [overview.task(section) for section in sections],
+        "records": sum(len(section.rows) for section in sections),
+        "embedded": len(embedded),
+    }
+    parts = {f"task-{i}": overview.more(section) for i, section in enumerate(sections)}
+    parts |= {f"record-{'-'.join(map(str, place))}": found for place, found in sorted(embedded.items())}
+    return _render("index.html.jinja", sections, board=board, parts=parts, embed=embed)
 
 
 def percent(value: float | None) -> str:
@@ -75,11 +86,6 @@ def amount(value: float | None) -> str:
             return f"{value:.1f}{unit}" if unit else f"{value:.0f}"
         value /= 1000
     return f"{value:.1f} T"
-
-
-def number(value: float) -> str:
-    """Three digits of any size: 0.00214, 3.2, 1.25e+06."""
-    return f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:
@@ -119,29 +125,21 @@ def escape_markdown(text: object) -> Markup:
     return Markup(re.sub(r"([\\`*_{}\[\]()#|!~])", r"\\\1", line))  # noqa: S704
 
 
-def pretty(value: Any) -> str:
-    """JSON in an order of its own, so that equal records look equal."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-
-
-def anchor(task: str) -> str:
-    """A fragment that no two tasks share."""
-    return f"task-{quote(task, safe='')}"
+def ranks(found: tuple[int, int] | None) -> str:
+    """1, or 2-5; nothing where there is none."""
+    return few(*found) if found else NOTHING
 
 
 FILTERS: dict[str, Callable[[Any], object]] = {
     "percent": percent,
     "amount": amount,
     "duration": duration,
-    "number": number,
     "md": escape_markdown,
-    "pretty": pretty,
-    "anchor": anchor,
-    "radius": lambda eps: float(radius(eps)),
+    "ranks": ranks,
 }
 
 
-def _render(template: str, sections: Sequence[Section]) -> str:
+def _render(template: str, sections: Sequence[Section], **more: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -151,13 +149,13 @@ def _render(template: str, sections: Sequence[Section]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(FILTERS)
-    words = {
-        "MARK": MARK,
-        "CAVEAT": CAVEAT,
-        "LEGEND": LEGEND,
-        "BUDGETS": BUDGETS,
-        "MEASURES": MEASURES,
-        "NOTHING": NOTHING,
-    }
-    functions = {"spread": spread, "budget": budget, "few": few}
-    return environment.get_template(template).render(sections=sections, **words, **functions)
+    said = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "BUDGETS": BUDGETS, "NOTHING": NOTHING}
+    functions = {"spread": spread, "budget": budget, "few": few, "leads": _leads}
+    return environment.get_template(template).render(sections=sections, **said, **functions, **more)
+
+
+def _leads(section: Section) -> str:
+    """Who leads, and how sure that is."""
+    labels = [group.label for group in section.groups]
+    marked = [group.label for group in section.groups if group.marked]
+    return f"{words.leads(section.standing, labels, marked)} {words.certainty(section.standing)}".strip()

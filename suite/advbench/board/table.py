@@ -11,6 +11,7 @@ from typing import Any
 from advbench.board import settings
 from advbench.board.budget import Budget, budgets
 from advbench.board.rows import Group, Row, outward, radius
+from advbench.board.standing import NONE, Standing
 from advbench.record import Record
 from advbench.spec import BadInput
 
@@ -44,6 +45,8 @@ class Section:
     """Names of `scores.attacks`, `scores.alone` and `scores.curve` that any record has."""
     measures: tuple[Measured, ...]
     """What collectors found of any record, by collector and name."""
+    standing: Standing = NONE
+    """Ranks, where the verdicts were read."""
 
     @cached_property
     def budgets(self) -> tuple[Budget, ...]:

@@ -1,0 +1,69 @@
+// From the address to a view: #/task, #/task/label, #/task/label/seed, #/task/label/seed/example, and ?part of a task.
+(() => {
+  const { h } = board;
+
+  const read = () => {
+    const [path, part] = location.hash.replace(/^#\/?/, "").split("?");
+    try {
+      return { names: path.split("/").filter(Boolean).map(decodeURIComponent), part };
+    } catch {
+      return { names: [path], part };
+    }
+  };
+
+  const nowhere = (names) => ({
+    title: "not here",
+    trail: [],
+    content: [h("h1", null, "Not on this board"), h("p", null, `Nothing here is called ${names.join(", ").slice(0, 200)}.`), h("p", null, board.link("#/", "To the board"))],
+  });
+
+  const view = (names) => {
+    const [task, label, seed, example] = names;
+    const { tasks } = board.all();
+    if (task === undefined) return tasks.length === 1 ? board.views.task(0) : board.views.home();
+    const found = board.find(task, label, seed);
+    if (!found || names.length > 4) return nowhere(names);
+    if (seed !== undefined) return board.views.record(found.t, found.g, found.s, example);
+    return label === undefined ? board.views.task(found.t) : board.views.defense(found.t, found.g);
+  };
+
+  const trail = (steps) => {
+    const home = board.all().tasks.length > 1 ? [["All tasks", "#/"]] : [];
+    const all = steps.length ? [...home, ...steps] : [];
+    document.getElementById("trail").replaceChildren(
+      h("ol", null, all.map(([text, href], i) => h("li", null, href && i < all.length - 1 ? board.link(href, text) : h("span", { "aria-current": "page" }, text)))),
+    );
+  };
+
+  let shown = null;
+  const show = () => {
+    const { names, part } = read();
+    const key = names.join("/");
+    const main = document.getElementById("main");
+    // A part of what is shown already is only scrolled to.
+    if (shown !== key) {
+      const found = view(names);
+      document.title = `${found.title.slice(0, 80)} · advbench leaderboard`;
+      trail(found.trail);
+      main.replaceChildren(...found.content.flat(Infinity).filter(Boolean));
+      if (found.ready) found.ready();
+      const first = shown === null;
+      shown = key;
+      if (!part && !first) {
+        main.focus({ preventScroll: true });
+        scrollTo(0, 0);
+      }
+    }
+    const target = document.getElementById(names.length === 4 ? "at-example" : `at-${part}`);
+    if (target) {
+      target.scrollIntoView({ block: "start" });
+      target.focus({ preventScroll: true });
+    }
+  };
+
+  board.start = () => {
+    addEventListener("hashchange", show);
+    show();
+    document.documentElement.dataset.ready = "";
+  };
+})();

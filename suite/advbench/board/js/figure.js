@@ -1,0 +1,99 @@
+// A chart: drawn by plotly when it comes into sight, with a sentence and a table that say the same.
+(() => {
+  const { h } = board;
+  // Okabe and Ito's colours, which colour-blind readers tell apart; beyond them everything is grey and has its name.
+  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b"];
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "solid", "dash"];
+  const CONFIG = { displayModeBar: false, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
+
+  const colour = (g) => (g < COLOURS.length ? COLOURS[g] : "#8f8f8f");
+  const symbol = (g, open) => SYMBOLS[g % SYMBOLS.length] + (open ? "-open" : "");
+  const dash = (g) => (g < DASHES.length ? DASHES[g] : "solid");
+
+  let loaded = false;
+  const load = () => {
+    if (loaded) return;
+    // Five megabytes of script that nobody needs before the first chart.
+    document.head.append(h("script", null, document.getElementById("plotly").textContent));
+    loaded = true;
+  };
+
+  const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  const axis = (title, more) => ({
+    title: { text: title, standoff: 8 },
+    gridcolor: ink("--line"),
+    zerolinecolor: ink("--line"),
+    linecolor: ink("--line"),
+    automargin: true,
+    ...more,
+  });
+
+  const layout = (spec, traces) => ({
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: "system-ui, sans-serif", size: 12, color: ink("--ink") },
+    margin: { l: 48, r: 12, t: 8, b: 44 },
+    hoverlabel: { bgcolor: ink("--tint"), bordercolor: ink("--line"), font: { color: ink("--ink") }, namelength: 40 },
+    legend: { orientation: "h", y: -0.24, yanchor: "top", x: 0, itemclick: "toggle" },
+    // A legend of hundreds would be the whole chart; whoever points at a line sees its name.
+    showlegend: spec.legend !== false && traces.filter((trace) => trace.showlegend !== false).length <= 14,
+    dragmode: false,
+    hovermode: "closest",
+    ...spec.layout(axis, ink),
+  });
+
+  const shown = new Set();
+  const paint = (plot) => {
+    const traces = plot.spec.traces(ink);
+    window.Plotly.react(plot, traces, layout(plot.spec, traces), CONFIG);
+  };
+
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries.filter((found) => found.isIntersecting)) {
+        seen.unobserve(entry.target);
+        load();
+        shown.add(entry.target);
+        paint(entry.target);
+      }
+    },
+    { rootMargin: "300px" },
+  );
+
+  // What is no longer on the page is forgotten; the rest is painted in the new colours.
+  const again = () => {
+    for (const plot of shown) {
+      if (plot.isConnected) paint(plot);
+      else shown.delete(plot);
+    }
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+
+  // `make(state)` gives {traces, layout, says, head, rows}; `controls` are made with a function that sets the state.
+  const figure = (id, title, make, controls) => {
+    const plot = h("div", { class: "plot", role: "img" });
+    const caption = h("figcaption");
+    const numbers = h("div");
+    const state = {};
+    const update = () => {
+      const spec = make(state);
+      plot.spec = spec;
+      plot.setAttribute("aria-label", `${title}. ${spec.says}`);
+      caption.textContent = spec.says;
+      numbers.replaceChildren(board.fold("Numbers of this chart", () => board.grid(title, spec.head, spec.rows), numbers.querySelector("details")?.open));
+      if (shown.has(plot)) paint(plot);
+    };
+    const set = (name) => (value) => {
+      state[name] = value;
+      update();
+    };
+    const bar = controls ? h("div", { class: "controls" }, controls(set)) : null;
+    update();
+    seen.observe(plot);
+    return h("section", { class: "figure", id: `at-${id}`, tabindex: "-1", "aria-labelledby": `at-${id}-title` }, h("h3", { id: `at-${id}-title` }, title), bar, h("figure", null, plot, caption), numbers);
+  };
+
+  Object.assign(board, { figure, colour, symbol, dash });
+})();

@@ -1,0 +1,105 @@
+// The view of one record: scores, flags with their evidence, training, measures, settings, origin, and its command.
+(() => {
+  const { h, percent } = board;
+
+  // In the order of the ladder, and of the radii.
+  const shares = (title, order, values, of) => {
+    if (!values || !Object.keys(values).length) return null;
+    const rows = order.filter((name) => name in values).map((name) => [name, percent(values[name]), of ? of[name] : null]);
+    return h("div", null, h("h3", null, title), board.grid(title, ["", { text: "Accuracy %", number: true }, ...(of ? [{ text: "of examples", number: true }] : [])], rows.map((row) => (of ? row : row.slice(0, 2)))));
+  };
+
+  const accuracy = (found) => (found ? `${percent(found.accuracy)} % (${percent(found.low)}–${percent(found.high)}, of ${found.n.toLocaleString("en")})` : "none");
+
+  const flags = (held) =>
+    held.flags.map((flag) =>
+      h(
+        "article",
+        { class: "raised" },
+        board.flag(flag.name, flag.name, () => [["here", flag.message]]),
+        h("p", null, flag.message),
+        Object.keys(flag.evidence).length ? board.fold("Evidence", () => board.pretty(flag.evidence)) : null,
+      ),
+    );
+
+  const history = (held, name) => {
+    if (!held.history) return null;
+    const { epoch, pgd, fgsm, clean, loss } = held.history;
+    const make = () => ({
+      says: `Accuracy on validation data by epoch. PGD-10 was highest in epoch ${epoch[pgd.indexOf(Math.max(...pgd))]} (${percent(Math.max(...pgd))} %) and ended at ${percent(pgd[pgd.length - 1])} %.`,
+      head: ["Epoch", ...["Clean %", "FGSM %", "PGD %", "Loss"].map((text) => ({ text, number: true }))],
+      rows: epoch.map((e, i) => [e, percent(clean[i]), percent(fgsm[i]), percent(pgd[i]), board.number(loss[i])]),
+      traces: () => [["clean", clean], ["FGSM", fgsm], ["PGD-10", pgd]].map(([label, values], i) => ({ type: "scatter", mode: "lines", name: label, x: epoch, y: values.map((value) => 100 * value), line: { color: board.colour(i), dash: board.dash(i), width: 2 } })),
+      layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis("accuracy", { ticksuffix: " %", rangemode: "tozero" }) }),
+    });
+    return board.figure("history", `Training of ${name}`, make);
+  };
+
+  const measures = (held) => {
+    const rows = Object.entries(held.measures).flatMap(([collector, values]) => Object.entries(values).map(([name, [value, unit, meaning]]) => [`${collector} ${name}`, value == null ? "not finite" : board.number(value), unit, h("span", { class: "meaning" }, meaning)]));
+    const remarks = Object.entries(held.remarks).map(([collector, notes]) => h("li", null, h("b", null, collector), `: ${notes.join("; ")}`));
+    if (!rows.length && !remarks.length) return null;
+    return [h("h2", null, "Measures"), remarks.length ? h("ul", null, remarks) : null, rows.length ? board.grid("Measures", ["Measure", { text: "Value", number: true }, "Unit", "What it is"], rows) : null];
+  };
+
+  const cost = ({ cost: found }) => [
+    ["Training", `${board.duration(found.train_seconds || null)}, ${board.amount(found.train_forward + found.train_backward || null)} passes`],
+    ["Evaluation", `${board.duration(found.eval_seconds || null)}, ${board.amount(found.forward + found.backward || null)} passes`],
+    ["Peak memory", found.peak_memory_bytes ? `${(found.peak_memory_bytes / 2 ** 20).toFixed(0)} MiB` : board.NOTHING],
+    ...(found.joules == null ? [] : [["Energy", `${board.amount(found.joules)} J`]]),
+  ];
+
+  const checkpoints = (held) =>
+    Object.entries(held.checkpoints).map(([name, kept]) => [name, accuracy(kept.clean), kept.robust ? `${accuracy(kept.robust)}, ${kept.robust.protocol || "robust"}` : Object.entries(kept.attacks || {}).map(([attack, value]) => `${attack} ${percent(value)} %`).join(", ") || board.NOTHING]);
+
+  const facts = (pairs) => h("dl", { class: "facts" }, pairs.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
+
+  const missing = (held) => {
+    const words = { arrays: "Arrays of its measures", examples: "Its examples", images: "Its images" };
+    const left = Object.entries(held.left || {});
+    return left.length ? h("ul", { class: "soft", id: "left-out" }, left.map(([kind, why]) => h("li", null, `${words[kind]}: ${why}.`))) : null;
+  };
+
+  const record = (t, g, s, index) => {
+    const task = board.all().tasks[t];
+    const group = task.groups[g];
+    const seed = group.seeds[s];
+    const held = board.record(t, g, s);
+    const name = `${group.label}, seed ${seed.seed}`;
+    const base = {
+      title: name,
+      trail: [[task.title, board.address(task.task)], [group.label, board.address(task.task, group.label)], [`seed ${seed.seed}`]],
+    };
+    const head = [h("h1", { class: "given" }, name), h("p", { class: "setting" }, task.title)];
+    if (!held) {
+      const rest = h("p", { id: "left-out" }, `This page has no room for the details of this record; they lie in records/${task.task}, in the folder of ${group.label} with seed ${seed.seed}.`);
+      return { ...base, content: [...head, facts([["Robust", `${percent(seed.robust)} %`], ["Clean", `${percent(seed.clean)} %`]]), rest] };
+    }
+    const scores = held.scores;
+    const { rungs, alone, radii } = board.more(t);
+    return {
+      ...base,
+      content: [
+        ...head,
+        h("p", { class: "soft" }, h("code", null, held.id)),
+        held.error == null ? facts([["Robust", scores ? accuracy(scores.robust) : "none"], ["Clean", scores ? accuracy(scores.clean) : "none"], ["Best epoch", held.best ?? board.NOTHING], ...cost(held)]) : [h("p", { class: "leads bad" }, "This job FAILED."), h("pre", { tabindex: "0" }, held.error)],
+        held.unlike.length ? [h("h2", null, "Under other settings"), h("ul", null, held.unlike.map((text) => h("li", null, text)))] : null,
+        held.flags.length ? [h("h2", null, "Flags"), flags(held)] : held.error == null ? h("p", null, "No flag was raised.") : null,
+        h("h2", null, held.elsewhere ? "Judge it again" : "Make it again"),
+        board.copyable(held.command),
+        scores ? h("div", { class: "columns" }, shares("After each attack", rungs, scores.attacks), shares("Under an attack alone", alone, scores.alone, scores.alone_n || {}), shares("By radius", radii.map(([eps]) => eps), scores.curve)) : null,
+        checkpoints(held).length ? [h("h2", null, "Checkpoints"), board.grid("Checkpoints", ["Checkpoint", "Clean", "Robust"], checkpoints(held))] : null,
+        history(held, name),
+        board.exampleView(t, g, s, index),
+        measures(held),
+        missing(held),
+        h("h2", null, "Settings"),
+        board.fold("The resolved job", () => board.pretty(held.job)),
+        board.fold("Where it comes from", () => board.pretty(held.provenance)),
+        board.fold("Files beside it, by sha256", () => board.pretty(held.files)),
+      ],
+    };
+  };
+
+  board.views.record = record;
+})();
