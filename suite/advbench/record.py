@@ -268,8 +268,7 @@ def load(path: Path) -> Record:
 
 def load_all(folder: Path) -> Iterator[Record]:
     """Every record under `folder`, in the order of their paths."""
-    for path in sorted(folder.glob("*/*/record.json")):
-        yield load(path)
+    yield from map(load, sorted(folder.glob("*/*/record.json")))
 
 
 def whole(record: Record, folder: Path) -> bool:
