@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from math import log
 from typing import Any
 
 import pytest
@@ -140,13 +139,6 @@ def test_where_nobody_attacks_all_set_the_budget(trained: Trained) -> None:
     plain = trained("standard", [0.1, 0.2])
     longer = trained("longer", [0.1, 0.2, 0.3]).model_copy(update={"defense": "standard"})
     assert [budget.amount for budget in budgets(groups(plain, longer))] == [2, 40, 2]
-
-
-def test_costs_lie_on_a_log_scale(trained: Trained) -> None:
-    _, passes, _ = budgets(groups(trained("a", [0.1] * 16), trained("b", [0.1] * 4)))
-    assert [passes.share(cost) for cost in (20, 80, 320)] == pytest.approx([0, log(4) / log(16), 1])
-    (only, *_) = budgets(groups(trained("a", [0.1]), trained("b", [0.1])))
-    assert only.share(1) == 1
 
 
 def test_json_holds_the_budgets(trained: Trained) -> None:

@@ -12,11 +12,10 @@ good it could be with so little.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate
-from math import log
 from statistics import fmean
 from typing import Literal, get_args
 
@@ -78,15 +77,8 @@ class Budget:
     places: tuple[Place, ...]
     """In the order of the groups."""
 
-    def share(self, cost: float) -> float:
-        """Where `cost` lies between the first epoch of any seed (0) and the largest total (1), on a log scale."""
-        low, high = self._ends
-        return log(cost / low) / log(high / low) if high > low else 1.0
 
-    @cached_property
-    def _ends(self) -> tuple[float, float]:
-        costs = [spent for place in self.places for seed in place.seeds for spent, _ in seed.climb]
-        return min(costs), max(costs)
+Climb = tuple[tuple[float, float], ...]
 
 
 def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
@@ -96,10 +88,18 @@ def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
 
 def at(groups: Sequence[Group], kind: Kind, amount: float) -> Budget:
     """Where `groups` stood when each seed had spent at most `amount`, in epochs, example passes or process-seconds."""
-    places = [Place(group, tuple(_seed(row, kind, amount) for row in group.rows)) for group in groups]
+    return _at(groups, kind, amount, [[_climb(row, kind) for row in group.rows] for group in groups])
+
+
+def _at(groups: Sequence[Group], kind: Kind, amount: float, climbs: Sequence[Sequence[Climb]]) -> Budget:
+    places = [
+        Place(group, tuple(_seed(row, climb, amount) for row, climb in zip(group.rows, its, strict=True)))
+        for group, its in zip(groups, climbs, strict=True)
+    ]
     # Accuracies are multiples of 1/n: means that lie closer than this are equal, and only their sums were rounded.
     means = [None if place.pgd is None else round(place.pgd, 9) for place in places]
-    ranks = [None if mean is None else 1 + sum(m is not None and m > mean for m in means) for mean in means]
+    rising = sorted(mean for mean in means if mean is not None)
+    ranks = [None if mean is None else 1 + len(rising) - bisect_right(rising, mean) for mean in means]
     return Budget(kind, amount, tuple(replace(place, rank=rank) for place, rank in zip(places, ranks, strict=True)))
 
 
@@ -107,20 +107,20 @@ def _largest(groups: Sequence[Group], kind: Kind) -> Budget | None:
     """The largest budget that every seed of the defenses that set it has spent in full."""
     totals: dict[bool, list[float]] = {True: [], False: []}
     compared = 0
-    for group in groups:
-        found = [climb[-1][0] for row in group.rows if (climb := _climb(row, kind))]
+    climbs = [[_climb(row, kind) for row in group.rows] for group in groups]
+    for group, its in zip(groups, climbs, strict=True):
+        found = [climb[-1][0] for climb in its if climb]
         compared += bool(found)
         totals[group.rows[0].record.defense not in NOT_ADVERSARIAL] += found
-    return at(groups, kind, min(totals[True] or totals[False])) if compared > 1 else None
+    return _at(groups, kind, min(totals[True] or totals[False]), climbs) if compared > 1 else None
 
 
-def _seed(row: Row, kind: Kind, amount: float) -> Seed:
-    climb = _climb(row, kind)
+def _seed(row: Row, climb: Climb, amount: float) -> Seed:
     within = [pgd for spent, pgd in climb if spent <= amount]
     return Seed(row, climb, len(within), within[-1] if within else None)
 
 
-def _climb(row: Row, kind: Kind) -> tuple[tuple[float, float], ...]:
+def _climb(row: Row, kind: Kind) -> Climb:
     history = row.record.history if not row.failed else ()
     cost: dict[Kind, Callable[[Epoch], float]] = {
         "epochs": lambda _: 1,

@@ -19,6 +19,8 @@ from advbench.record import Record, Scores
 
 BUDGETS = {"details": 1_100_000, "arrays": 250_000, "examples": 400_000, "images": 350_000}
 """Bytes of a page, by kind. With the libraries that draw it, a page of fifty rows stays under 8 MB."""
+MISSES = 100
+"""Records without room after which no further ones are tried."""
 WORDS = 6_000
 """Characters of a traceback; its end names the error."""
 
@@ -30,14 +32,15 @@ def embedded(sections: Sequence[Section], folders: Folders) -> dict[Place, dict[
     """By place, what the page holds of a record; absent where not even its settings had room."""
     left = dict(BUDGETS)
     found: dict[Place, dict[str, Any]] = {}
+    misses = 0
     for place, row in turns(sections):
-        said = _fits(left, "details", lambda row=row: detail(row))
-        if said is None:
-            # Smaller ones may still fit, but ten thousand need not be tried.
-            if left["details"] < 1_000:
-                break
+        if (said := _fits(left, "details", lambda row=row: detail(row))) is not None:
+            found[place] = said
             continue
-        found[place] = said
+        # Smaller ones may still fit, but ten thousand need not be tried.
+        misses += 1
+        if misses == MISSES:
+            break
     for kind, read in (("arrays", arrays.of), ("examples", examples.of), ("images", examples.images)):
         for place, row in turns(sections):
             if place not in found or row.failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from advbench.external import external
@@ -121,7 +122,13 @@ def _chosen(found: Mapping[str, Counter[str]]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    """As JSON; of ten thousand records most values are the same few."""
+    return _scalar(value) if isinstance(value, str | int | float | None) else json.dumps(value, sort_keys=True)
+
+
+@lru_cache(maxsize=1 << 12, typed=True)
+def _scalar(value: str | float | None) -> str:
+    return json.dumps(value)
 
 
 def _short(value: Any) -> str:

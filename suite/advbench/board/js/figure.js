@@ -92,7 +92,7 @@
     const bar = controls ? h("div", { class: "controls" }, controls(set)) : null;
     update();
     seen.observe(plot);
-    return h("section", { class: "figure", id: `at-${id}`, tabindex: "-1", "aria-labelledby": `at-${id}-title` }, h("h3", { id: `at-${id}-title` }, title), bar, h("figure", null, plot, caption), numbers);
+    return h("section", { class: "figure", id: `at-${id}`, tabindex: "-1", "aria-labelledby": `at-${id}-title` }, h("h2", { id: `at-${id}-title` }, title), bar, h("figure", null, plot, caption), numbers);
   };
 
   Object.assign(board, { figure, colour, symbol, dash });

@@ -6,7 +6,7 @@
   const shares = (title, order, values, of) => {
     if (!values || !Object.keys(values).length) return null;
     const rows = order.filter((name) => name in values).map((name) => [name, percent(values[name]), of ? of[name] : null]);
-    return h("div", null, h("h3", null, title), board.grid(title, ["", { text: "Accuracy %", number: true }, ...(of ? [{ text: "of examples", number: true }] : [])], rows.map((row) => (of ? row : row.slice(0, 2)))));
+    return h("div", null, h("h3", null, title), board.grid(title, [title.startsWith("By") ? "Radius" : "Attack", { text: "Accuracy %", number: true }, ...(of ? [{ text: "of examples", number: true }] : [])], rows.map((row) => (of ? row : row.slice(0, 2)))));
   };
 
   const accuracy = (found) => (found ? `${percent(found.accuracy)} % (${percent(found.low)}–${percent(found.high)}, of ${found.n.toLocaleString("en")})` : "none");

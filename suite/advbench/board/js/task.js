@@ -25,7 +25,7 @@
         return [here.rank, h("span", { class: "main" }, h("b", null, percent(here.pgd)), here.pgd != null && here.marked ? mark : null, h("small", null, seeds)), board.range(here.epochs)];
       }),
     ]);
-    return h("section", { id: "at-budgets", class: "wide", tabindex: "-1" }, h("h3", null, "At equal budgets"), board.grid("At equal budgets", head, rows), h("p", { class: "soft" }, words));
+    return h("section", { id: "at-budgets", class: "wide", tabindex: "-1" }, h("h2", null, "At equal budgets"), board.grid("At equal budgets", head, rows), h("p", { class: "soft" }, words));
   };
 
   const measures = (t) => {
@@ -41,14 +41,14 @@
     return h(
       "section",
       { id: "at-measures", class: "wide", tabindex: "-1" },
-      h("h3", null, "Measures"),
+      h("h2", null, "Measures"),
       h("p", { class: "soft" }, board.all().words.measures),
       board.fold(`All ${found.length} measures`, () => board.grid("Measures", head, rows())),
     );
   };
 
   const jump = (task, sections) => {
-    const names = sections.map((section) => [section.id.slice(3), section.querySelector("h3").textContent]);
+    const names = sections.map((section) => [section.id.slice(3), section.querySelector("h2").textContent]);
     return h("nav", { class: "jump", "aria-label": "Parts of this page" }, h("ul", null, names.map(([id, name]) => h("li", null, board.link(`${board.address(task)}?${id}`, name)))));
   };
 
