@@ -7,11 +7,11 @@ they ask for beside themselves is kept, and fails the test that opened them.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import chromium
 import pytest
 import states
 
@@ -19,13 +19,6 @@ from advbench.board import build
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page, Request
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-MISSING = "needs a browser: `apt-get install chromium`, or `playwright install chromium`"
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +28,11 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, NAMES)), None)
-        if not found and not Path(playwright.chromium.executable_path).exists():
+        running = chromium.launch(playwright)
+        if running is None:
             if os.environ.get("ADVBENCH_REQUIRE_BROWSER") == "1":
-                pytest.fail(f"{MISSING}; ADVBENCH_REQUIRE_BROWSER=1 allows no skip")
-            pytest.skip(MISSING)
-        running = playwright.chromium.launch(executable_path=found, args=FLAGS)
+                pytest.fail(f"{chromium.MISSING}; ADVBENCH_REQUIRE_BROWSER=1 allows no skip")
+            pytest.skip(chromium.MISSING)
         yield running
         running.close()
 
@@ -74,7 +66,7 @@ def visit(browser: Browser, board: Callable[[str], Path]) -> Iterator[Callable[.
         context = browser.new_context(offline=True, reduced_motion="reduce", **how)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         file = board(state).as_uri()
         listen(page, file, told)
         page.goto(file + fragment)

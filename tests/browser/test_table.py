@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -161,9 +162,9 @@ FOCUS = """() => {
 }"""
 
 
-def walk(page: Page, most: int = 150) -> list[dict]:
+def walk(page: Page, most: int = 150) -> list[dict[str, Any]]:
     """Everything that Tab comes to, until it leaves the page."""
-    stops: list[dict] = []
+    stops: list[dict[str, Any]] = []
     for _ in range(most):
         page.keyboard.press("Tab")
         stop = page.evaluate(FOCUS)
