@@ -129,5 +129,8 @@ def test_who_leads_in_words():
     assert said(a=(1, 2), c=(2, 3), d=(2, 3)) == "a leads (ranks 1–2 of 3)."
     assert said(a=(1, 1)) == "Only a was judged to the end, so there is nothing to rank it against."
     assert said() == "Nothing here has a rank: nothing was judged."
+    many = {f"d{i:02d}": (1, 20) for i in range(20)}
+    assert said(**many) == "d00 leads (ranks 1–20 of 20); 19 others are not told apart from it."
+    assert said(**{"x" * 10_000: (1, 1), "b": (2, 2)}).startswith("x" * 59 + "… is best")
     assert listed(list("abcd")) == "a, b, c and d"
     assert listed(list("abcdef")) == "a, b, c and 3 others"

@@ -12,6 +12,11 @@ from advbench.task import shipped
 SEVERAL = 3
 """Names that a sentence holds before it counts."""
 
+LONGEST = 60
+"""Characters of a name in a sentence."""
+MANY = 8
+"""Names above which a sentence only counts."""
+
 CLAIMS = {
     "defenses": "Seeds and test examples both count; all pairs are judged together at 5 % (Holm).",
     "checkpoints": (
@@ -26,6 +31,11 @@ CLAIMS = {
 }
 
 
+def brief(name: str) -> str:
+    """A name as a sentence can hold it; strangers' may have ten thousand characters."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def leads(standing: Standing, order: Sequence[str], marked: Sequence[str] = ()) -> str:
     """`pgd-at and dat lead and are not told apart (ranks 1-2 of 6).`
 
@@ -36,20 +46,23 @@ def leads(standing: Standing, order: Sequence[str], marked: Sequence[str] = ()) 
     if not ranks:
         return "Nothing here has a rank: " + (_reasons(standing) or "nothing was judged") + "."
     among = len(ranks)
-    best, *rest = first
+    top, *rest = first
+    best = brief(top)
     if among == 1:
         said = f"Only {best} was judged to the end, so there is nothing to rank it against."
-    elif not rest and ranks[best][1] == 1:
+    elif not rest and ranks[top][1] == 1:
         said = f"{best} is best (rank 1 of {among}): better than {'the other' if among == 2 else 'all others'}."
     elif not rest:
-        said = f"{best} leads (ranks {between(ranks[best])} of {among})."
+        said = f"{best} leads (ranks {between(ranks[top])} of {among})."
+    elif len(rest) > MANY:
+        said = f"{best} leads (ranks {between(ranks[top])} of {among}); {len(rest)} others are not told apart from it."
     elif len({ranks[label] for label in first}) == 1:
-        said = f"{listed(first)} lead and are not told apart (ranks {between(ranks[best])} of {among})."
+        said = f"{listed(first)} lead and are not told apart (ranks {between(ranks[top])} of {among})."
     else:
         # A seed that went astray leaves the place of its defense open: it may lead, and does not.
-        others = listed([f"{label} ({between(ranks[label])})" for label in rest])
-        said = f"{best} leads (ranks {between(ranks[best])} of {among}); not told apart from it: {others}."
-    if noted := [label for label in first if label in marked]:
+        others = listed([f"{brief(label)} ({between(ranks[label])})" for label in rest])
+        said = f"{best} leads (ranks {between(ranks[top])} of {among}); not told apart from it: {others}."
+    if noted := [label for label in first[: MANY + 1] if label in marked]:
         said += f" Read the notes of {listed(noted)} first."
     return said
 
@@ -67,8 +80,9 @@ def between(ranks: tuple[int, int]) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """`a, b and c`; `a, b, c and 4 others`."""
-    few = list(names[:SEVERAL]) + ([f"{len(names) - SEVERAL} others"] if len(names) > SEVERAL + 1 else [])
-    few = list(names) if len(names) <= SEVERAL + 1 else few
+    whole = len(names) <= SEVERAL + 1
+    few = [brief(name) for name in (names if whole else names[:SEVERAL])]
+    few += [] if whole else [f"{len(names) - SEVERAL} others"]
     return few[0] if len(few) == 1 else f"{', '.join(few[:-1])} and {few[-1]}"
 
 

@@ -35,8 +35,20 @@
     );
   };
 
+  // Back and forward return to where the reader was: an address that is met again has a number in its state.
+  const places = [];
+  const arrive = () => {
+    const again = history.state !== null && places[history.state] !== undefined;
+    if (!again) {
+      places.push(0);
+      history.replaceState(places.length - 1, "");
+    }
+    return again ? places[history.state] : 0;
+  };
+
   let shown = null;
   const show = () => {
+    const height = arrive();
     const { names, part } = read();
     const key = names.join("/");
     const main = document.getElementById("main");
@@ -47,12 +59,10 @@
       trail(found.trail);
       main.replaceChildren(...found.content.flat(Infinity).filter(Boolean));
       if (found.ready) found.ready();
-      const first = shown === null;
+      if (shown !== null) main.focus({ preventScroll: true });
       shown = key;
-      if (!part && !first) {
-        main.focus({ preventScroll: true });
-        scrollTo(0, 0);
-      }
+      scrollTo(0, height);
+      if (height) return;
     }
     const target = document.getElementById(names.length === 4 ? "at-example" : `at-${part}`);
     if (target) {
@@ -62,7 +72,9 @@
   };
 
   board.start = () => {
+    history.scrollRestoration = "manual";
     addEventListener("hashchange", show);
+    addEventListener("scroll", () => { if (history.state !== null) places[history.state] = scrollY; }, { passive: true });
     show();
     document.documentElement.dataset.ready = "";
   };

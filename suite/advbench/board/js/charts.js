@@ -14,6 +14,7 @@
       return {
         type: "scatter",
         mode: "markers",
+        others: board.others(g),
         name: brief(group.label),
         x: dots.map((d) => d.x),
         y: dots.map((d) => d.y),
@@ -28,7 +29,7 @@
       const scored = groupsOf(t).filter((group) => group.robust != null && group.clean != null);
       const best = scored.reduce((a, b) => (a && a.clean >= b.clean ? a : b), null);
       const says = scored.length
-        ? `Highest robust accuracy: ${scored[0].label} (${percent(scored[0].robust)} %, clean ${percent(scored[0].clean)} %). Highest clean accuracy: ${best.label} (${percent(best.clean)} %, robust ${percent(best.robust)} %). Hollow marks have notes.`
+        ? `Highest robust accuracy: ${brief(scored[0].label)} (${percent(scored[0].robust)} %, clean ${percent(scored[0].clean)} %). Highest clean accuracy: ${brief(best.label)} (${percent(best.clean)} %, robust ${percent(best.robust)} %). Hollow marks have notes.`
         : "No defense here has a robust accuracy.";
       return {
         says,
@@ -56,13 +57,14 @@
       const last = at.length - 1;
       const far = lines.reduce((a, b) => (a.mean[last] >= b.mean[last] ? a : b));
       return {
-        says: `Accuracy under a short attack by its radius, means over seeds; the upright line is the task's own radius. At ${at[last][0]} ${far.group.label} keeps most (${percent(far.mean[last])} %).`,
+        says: `Accuracy under a short attack by its radius, means over seeds; the upright line is the task's own radius. At ${at[last][0]} ${brief(far.group.label)} keeps most (${percent(far.mean[last])} %).`,
         head: ["Defense", ...at.map(([eps]) => text(eps))],
         rows: lines.map((line) => [line.group.label, ...line.mean.map(percent)]),
         traces: () =>
           lines.map(({ group, g, mean: values }) => ({
             type: "scatter",
             mode: "lines+markers",
+            others: board.others(g),
             name: brief(group.label),
             x: at.map(([, radius]) => radius),
             y: values.map(share),
@@ -109,7 +111,7 @@
       const best = front(points);
       return {
         says: points.length
-          ? `Cost in ${words}. On the line (nothing cheaper holds as much): ${best.map((p) => `${p.group.label} (${said(p.cost)}, ${percent(p.robust)} %)`).join(", ")}.`
+          ? `Cost in ${words}. On the line (nothing cheaper holds as much): ${best.map((p) => `${brief(p.group.label)} (${said(p.cost)}, ${percent(p.robust)} %)`).join(", ")}.`
           : "Nobody counted what these trainings cost.",
         head: ["Defense", text("Passes"), text("Seconds"), text("Robust %"), "On the front"],
         rows: groupsOf(t).map((group, g) => [
@@ -130,6 +132,7 @@
   };
 
   const WHAT = { pgd: "PGD-10 accuracy", fgsm: "FGSM accuracy", clean: "clean accuracy", loss: "training loss" };
+  const KNOWN = new Set(["epoch", "top_class", "eps", "lr", "seconds", "passes", ...Object.keys(WHAT)]);
 
   // Where a training collapsed, by its flag.
   const fell = (line) => {
@@ -142,15 +145,19 @@
     const all = board.seeds(t);
     const lines = all.filter((line) => line.held && line.held.history);
     if (!lines.length) return null;
+    // Whatever collectors measured in passing stands beside the accuracies.
+    const more = [...new Set(lines.flatMap((line) => Object.keys(line.held.history)))].filter((name) => !KNOWN.has(name)).sort();
+    const kinds = { ...WHAT, ...Object.fromEntries(more.map((name) => [name, name])) };
     const make = (state) => {
       const what = state.what || "pgd";
-      const scale = what === "loss" ? 1 : 100;
-      const values = (line) => line.held.history[what].map((value) => (value == null ? null : scale * value));
+      const share = ["pgd", "fgsm", "clean"].includes(what);
+      const scale = share ? 100 : 1;
+      const values = (line) => (line.held.history[what] || []).map((value) => (value == null ? null : scale * value));
       const collapsed = lines.filter((line) => fell(line) >= 0);
       const left = all.length - lines.length;
       return {
-        says: `${WHAT[what]} by epoch of ${board.plural(lines.length, "training")}${what === "loss" ? "" : ", on validation data"}. ${
-          collapsed.length ? `Collapsed, at the crosses: ${listed(collapsed.map((l) => `${l.name} in epoch ${l.held.history.epoch[fell(l)]}`))}.` : "None of them collapsed."
+        says: `${kinds[what]} by epoch of ${board.plural(lines.length, "training")}${share ? ", on validation data" : ""}. ${
+          collapsed.length ? `Collapsed, at the crosses: ${listed(collapsed.map((l) => `${brief(l.name)} in epoch ${l.held.history.epoch[fell(l)]}`))}.` : "None of them collapsed."
         }${left ? ` ${board.plural(left, "record")} without a history on this page.` : ""}`,
         head: ["Training", text("Best PGD %"), text("in epoch"), text("Last PGD %"), "Collapsed"],
         rows: lines.map((line) => {
@@ -162,13 +169,14 @@
           ...lines.map((line) => ({
             type: "scatter",
             mode: "lines",
+            others: board.others(line.g),
             name: brief(line.group.label),
             legendgroup: String(line.g),
             showlegend: line === lines.find((other) => other.g === line.g),
             x: line.held.history.epoch,
             y: values(line),
-            text: brief(line.name),
-            hovertemplate: `${brief(line.group.label).replace(/[<%]/g, " ")}, ${line.seed.says}, epoch %{x}: %{y:.3g}<extra></extra>`,
+            text: line.held.history.epoch.map(() => `${brief(line.group.label)}, ${line.seed.says}`),
+            hovertemplate: "%{text}, epoch %{x}: %{y:.3g}<extra></extra>",
             line: { color: colour(line.g), dash: dash(line.g), width: 1.5 },
           })),
           {
@@ -182,10 +190,10 @@
             hovertemplate: "collapsed in epoch %{x}<extra></extra>",
           },
         ],
-        layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis(WHAT[what], what === "loss" ? { type: "log" } : PERCENT) }),
+        layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis(kinds[what], what === "loss" ? { type: "log" } : share ? PERCENT : {}) }),
       };
     };
-    return board.figure("training", "Training", make, (set) => [board.select("Show", WHAT, "pgd", set("what"))]);
+    return board.figure("training", "Training", make, (set) => [board.select("Show", kinds, "pgd", set("what"))]);
   };
 
   Object.assign(board, { cleanRobust, radii, cost, training });

@@ -50,7 +50,7 @@
       title: group.label,
       trail: [[task.title, board.address(task.task)], [group.label]],
       content: [
-        h("h1", { class: "given" }, group.label),
+        ...board.given(group.label),
         h("p", { class: "setting" }, `${group.defense === group.label ? "" : `${group.defense} · `}${task.title} · ${group.budget}`),
         h("p", { class: "leads" }, place(task, group)),
         h("p", { class: "soft" }, task.certainty),

@@ -19,9 +19,11 @@
   // A table of text: `head` has words or {text, number}; cells are text, numbers or elements.
   const grid = (caption, head, rows, attributes) => {
     const columns = head.map((name) => (typeof name === "string" ? { text: name } : name));
+    // A name of ten thousand characters takes three lines, and is whole where it is chosen.
+    const clamp = (value) => (typeof value === "string" && value.length > 60 ? h("span", { class: "clamp" }, value) : value);
     const cell = (value, i) =>
       i === 0
-        ? h("th", { scope: "row" }, value)
+        ? h("th", { scope: "row" }, clamp(value))
         : h("td", { class: columns[i].number ? "n" : null }, value == null ? board.NOTHING : value);
     return h(
       "div",
@@ -30,7 +32,7 @@
         "table",
         { class: "grid", ...attributes },
         h("caption", { class: "hidden" }, caption),
-        h("thead", null, h("tr", null, columns.map((c) => h("th", { scope: "col", class: c.number ? "n" : null }, c.text)))),
+        h("thead", null, h("tr", null, columns.map((c) => h("th", { scope: "col", class: c.number ? "n" : null }, clamp(c.text))))),
         h("tbody", null, rows.map((row) => h("tr", null, row.map(cell)))),
       ),
     );
@@ -44,6 +46,9 @@
     show();
     return found;
   };
+
+  // A heading of a name that a stranger chose: a very long one is cut, and whole below.
+  const given = (name) => (name.length > 120 ? [h("h1", null, `${name.slice(0, 119)}…`), fold("The whole name", () => h("p", { class: "whole" }, name))] : [h("h1", null, name)]);
 
   // Radio buttons that look like a switch; `choose` gets the value.
   let switches = 0;
@@ -88,5 +93,5 @@
     return h("div", { class: "command" }, h("pre", { tabindex: "0" }, text), h("button", { type: "button", onclick: copy }, "Copy"), said);
   };
 
-  Object.assign(board, { h, svg, link, grid, fold, choice, select, pretty, copyable });
+  Object.assign(board, { h, svg, link, grid, fold, given, choice, select, pretty, copyable });
 })();

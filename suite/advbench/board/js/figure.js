@@ -7,6 +7,7 @@
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "solid", "dash"];
   const CONFIG = { displayModeBar: false, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
 
+  const others = (g) => g >= COLOURS.length;
   const colour = (g) => (g < COLOURS.length ? COLOURS[g] : "#8f8f8f");
   const symbol = (g, open) => SYMBOLS[g % SYMBOLS.length] + (open ? "-open" : "");
   const dash = (g) => (g < DASHES.length ? DASHES[g] : "solid");
@@ -45,8 +46,19 @@
   });
 
   const shown = new Set();
+
+  // Hundreds of grey lines are one trace with gaps, which draws at once.
+  const gather = (traces) => {
+    const grey = traces.filter((trace) => trace.others);
+    if (grey.length < 2) return traces;
+    const join = (read) => grey.flatMap((trace) => [...read(trace), null]);
+    const symbols = Array.isArray(grey[0].marker?.symbol) ? { symbol: join((trace) => trace.marker.symbol) } : {};
+    const one = { ...grey[0], name: "others", showlegend: true, legendgroup: "others", ...Object.fromEntries(["x", "y", "text"].map((name) => [name, join((trace) => trace[name])])) };
+    return [...traces.filter((trace) => !trace.others), { ...one, marker: { ...grey[0].marker, ...symbols } }];
+  };
+
   const paint = (plot) => {
-    const traces = plot.spec.traces(ink);
+    const traces = gather(plot.spec.traces(ink));
     window.Plotly.react(plot, traces, layout(plot.spec, traces), CONFIG);
   };
 
@@ -95,5 +107,5 @@
     return h("section", { class: "figure", id: `at-${id}`, tabindex: "-1", "aria-labelledby": `at-${id}-title` }, h("h2", { id: `at-${id}-title` }, title), bar, h("figure", null, plot, caption), numbers);
   };
 
-  Object.assign(board, { figure, colour, symbol, dash });
+  Object.assign(board, { figure, others, colour, symbol, dash });
 })();

@@ -25,7 +25,7 @@
       const top = some.map((line) => [line, Math.max(...line.found[loss][0].filter((_, i) => line.found[loss][1][i] > 0))]);
       const sharp = top.reduce((a, b) => (a && a[1] >= b[1] ? a : b), null);
       return {
-        says: `Density of the eigenvalues of the weight Hessian, on a log scale. ${sharp ? `It reaches furthest to the right for ${sharp[0].name} (to ${number(sharp[1])}).` : ""}`,
+        says: `Density of the eigenvalues of the weight Hessian, on a log scale. ${sharp ? `It reaches furthest to the right for ${brief(sharp[0].name)} (to ${number(sharp[1])}).` : ""}`,
         head: ["Record", text("Lowest"), text("Highest"), text("Densest at")],
         rows: some.map((line) => {
           const [x, y] = line.found[loss];
@@ -52,7 +52,7 @@
       };
       const steep = some.reduce((a, b) => (a && rise(a) >= rise(b) ? a : b), null);
       return {
-        says: `The ${LOSSES[loss]} along one random direction, filter-normalised. ${steep ? `It rises most for ${steep.name}, by ${number(rise(steep))} nats at the ends.` : ""}`,
+        says: `The ${LOSSES[loss]} along one random direction, filter-normalised. ${steep ? `It rises most for ${brief(steep.name)}, by ${number(rise(steep))} nats at the ends.` : ""}`,
         head: ["Record", text("At the weights"), text("Rise at the ends")],
         rows: some.map((line) => [line.name, number(line.found[loss][1][Math.floor(line.found[loss][1].length / 2)]), number(rise(line))]),
         traces: () => some.map((line, i) => ({ ...style(line, i, some), x: line.found[loss][0], y: line.found[loss][1], hovertemplate: "%{x:.2f}: %{y:.3g} nats<extra>%{meta}</extra>" })),
@@ -72,7 +72,7 @@
       const flat = z.flat();
       const middle = z.length ? z[Math.floor(z.length / 2)][Math.floor(z.length / 2)] : null;
       return {
-        says: `The ${LOSSES[loss]} of ${line.name} over two random directions: ${number(middle)} nats at the weights themselves, between ${number(Math.min(...flat))} and ${number(Math.max(...flat))}.`,
+        says: `The ${LOSSES[loss]} of ${brief(line.name)} over two random directions: ${number(middle)} nats at the weights themselves, between ${number(Math.min(...flat))} and ${number(Math.max(...flat))}.`,
         head: ["First direction", ...at.map((b) => text(number(b)))],
         rows: z.map((row, i) => [number(at[i]), ...row.map(number)]),
         legend: false,
@@ -118,7 +118,7 @@
       const middle = (line) => line.found[what][Math.floor(line.found[what].length / 2)];
       const most = some.reduce((a, b) => (a && middle(a) >= middle(b) ? a : b), null);
       return {
-        says: `Share of examples whose ${SPREADS[what][0]} is at most so large. ${most ? `The median is largest for ${most.name} (${number(middle(most))}).` : ""}`,
+        says: `Share of examples whose ${SPREADS[what][0]} is at most so large. ${most ? `The median is largest for ${brief(most.name)} (${number(middle(most))}).` : ""}`,
         head: ["Record", text("Lowest"), text("Lower quartile"), text("Median"), text("Upper quartile"), text("Highest")],
         rows: some.map((line) => [line.name, ...[0, 0.25, 0.5, 0.75, 1].map((q) => number(line.found[what][Math.round(q * (line.found[what].length - 1))]))]),
         traces: () => some.map((line, i) => ({ ...style(line, i, some), x: line.found[what], y: line.found[what].map((_, i, q) => (100 * i) / (q.length - 1)), hovertemplate: "%{y:.0f} % up to %{x:.3g}<extra>%{meta}</extra>" })),

@@ -32,7 +32,7 @@
       traces: () => [["clean", clean], ["FGSM", fgsm], ["PGD-10", pgd]].map(([label, values], i) => ({ type: "scatter", mode: "lines", name: label, x: epoch, y: values.map((value) => 100 * value), line: { color: board.colour(i), dash: board.dash(i), width: 2 } })),
       layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis("accuracy", { ticksuffix: " %", rangemode: "tozero" }) }),
     });
-    return board.figure("history", `Training of ${name}`, make);
+    return board.figure("history", "Training", make);
   };
 
   const measures = (held) => {
@@ -70,7 +70,7 @@
       title: name,
       trail: [[task.title, board.address(task.task)], [group.label, board.address(task.task, group.label)], [`seed ${seed.seed}`]],
     };
-    const head = [h("h1", { class: "given" }, name), h("p", { class: "setting" }, task.title)];
+    const head = [...board.given(name), h("p", { class: "setting" }, task.title)];
     if (!held) {
       const rest = h("p", { id: "left-out" }, `This page has no room for the details of this record; they lie in records/${task.task}, in the folder of ${group.label} with seed ${seed.seed}.`);
       return { ...base, content: [...head, facts([["Robust", `${percent(seed.robust)} %`], ["Clean", `${percent(seed.clean)} %`]]), rest] };

@@ -37,6 +37,13 @@
 
   const name = ({ t, g, group }) => board.link(board.address(board.all().tasks[t].task, group.label), group.label, { class: "name" });
 
+  // Its title, or where several tasks share one, as sweeps do, its name.
+  const taskName = (t) => {
+    const { tasks } = board.all();
+    const { title, task } = tasks[t];
+    return tasks.some((other) => other !== tasks[t] && other.title === title) ? task : title;
+  };
+
   const column = (title, value, show, more) => ({
     title,
     data: null,
@@ -49,7 +56,7 @@
 
   const columns = (tasks) => [
     column("Defense", (row) => row.group.label, name, { className: "sticky" }),
-    ...(tasks ? [column("Task", (row) => board.all().tasks[row.t].title, (row) => h("span", { class: "soft cut" }, board.all().tasks[row.t].title))] : []),
+    ...(tasks ? [column("Task", (row) => taskName(row.t), (row) => h("span", { class: "soft cut" }, taskName(row.t)))] : []),
     column("Rank", ({ group }) => (group.rank ? group.rank[0] * 1e6 + group.rank[1] : 1e12), rank, { className: "n", type: "num" }),
     column("Robust %", ({ group }) => low(group.robust), robust, { className: "n", type: "num", orderSequence: ["desc", "asc"] }),
     column("Seeds", ({ group }) => group.seeds.length, (row) => dots(row.group), { type: "num" }),

@@ -1,12 +1,17 @@
 // The view of a task: who leads, the table, the charts, equal budgets, what collectors found. And the view of all tasks.
 (() => {
   const { h, percent } = board;
+  // Rows of a lesser table that are shown unasked, and tasks that have a card.
+  const MANY = 40;
 
   const rowsOf = (t) => board.all().tasks[t].groups.map((group, g) => ({ t, g, group }));
 
-  const standing = (rows, caption, tasks) => {
+  const standing = (rows, caption, tasks, changed) => {
     const table = board.standings(rows, caption, tasks);
-    const bar = board.filters(rows, table.filter);
+    const bar = board.filters(rows, (test) => {
+      table.filter(test);
+      if (changed) changed(test);
+    });
     return { element: h("div", null, bar.element, table.element), ready: () => { table.draw(); bar.apply(); } };
   };
 
@@ -17,7 +22,8 @@
     if (!found.length) return null;
     const { mark, budgets: words } = board.all().words;
     const head = ["Defense", ...found.flatMap((one) => [{ text: `# after ${budgetName(one)}`, number: true }, { text: "PGD %", number: true }, { text: "Epochs", number: true }])];
-    const rows = found[0].places.map((place, i) => [
+    const long = found[0].places.length > MANY;
+    const rows = () => found[0].places.map((place, i) => [
       place.label,
       ...found.flatMap((one) => {
         const here = one.places[i];
@@ -25,7 +31,8 @@
         return [here.rank, h("span", { class: "main" }, h("b", null, percent(here.pgd)), here.pgd != null && here.marked ? mark : null, h("small", null, seeds)), board.range(here.epochs)];
       }),
     ]);
-    return h("section", { id: "at-budgets", class: "wide", tabindex: "-1" }, h("h2", null, "At equal budgets"), board.grid("At equal budgets", head, rows), h("p", { class: "soft" }, words));
+    const table = () => board.grid("At equal budgets", head, rows());
+    return h("section", { id: "at-budgets", class: "wide", tabindex: "-1" }, h("h2", null, "At equal budgets"), long ? board.fold(`All ${found[0].places.length} defenses`, table) : table(), h("p", { class: "soft" }, words));
   };
 
   const measures = (t) => {
@@ -87,17 +94,21 @@
   const home = () => {
     const { tasks, records, words } = board.all();
     const rows = tasks.flatMap((_, t) => rowsOf(t));
-    const table = standing(rows, "All defenses of all tasks", true);
     const cards = tasks.map((found) =>
       h(
         "li",
         { class: "card" },
         h("h2", null, board.link(board.address(found.task), found.title)),
-        h("p", { class: "setting" }, found.setting),
+        h("p", { class: "setting" }, h("code", null, found.task), ` ${found.setting}`),
         h("p", null, found.leads),
         h("p", { class: "soft" }, `${board.plural(found.groups.length, "defense")}, ${board.plural(found.groups.reduce((sum, group) => sum + group.seeds.length, 0), "record")}`),
       ),
     );
+    // A task of which no defense is left by the filters goes with them.
+    const table = standing(rows, "All defenses of all tasks", true, (test) => {
+      const left = new Set(rows.filter(test).map((row) => row.t));
+      cards.forEach((card, t) => { card.hidden = !left.has(t); });
+    });
     return {
       title: "all tasks",
       trail: [],
@@ -107,7 +118,7 @@
         h("p", { class: "soft" }, words.legend),
         h("ul", { class: "cards", "aria-label": `${tasks.length} tasks, ${records} records` }, cards),
         h("h2", null, "All defenses"),
-        h("p", { class: "soft" }, "Ranks are within a task: only what met the same examples under the same threat is compared."),
+        h("p", { class: "soft" }, "Ranks are within a task: only what met the same examples under the same threat is compared. The filters choose tasks above, too."),
         table.element,
       ],
     };

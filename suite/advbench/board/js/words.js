@@ -33,9 +33,12 @@ const board = {};
 
   const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
+  // A name cut for an axis or a legend; the whole one stands in the table.
+  const brief = (name) => (name.length > 28 ? `${name.slice(0, 27)}…` : name);
+
   // "a, b and c"; of many the first three and how many more.
   const listed = (names) => {
-    const few = names.length > 4 ? [...names.slice(0, 3), `${names.length - 3} others`] : names;
+    const few = names.length > 4 ? [...names.slice(0, 3).map(brief), `${names.length - 3} others`] : names.map(brief);
     return few.length < 2 ? few.join("") : `${few.slice(0, -1).join(", ")} and ${few[few.length - 1]}`;
   };
 
@@ -43,9 +46,6 @@ const board = {};
     const known = values.filter((value) => value != null);
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
   };
-
-  // A name cut for an axis or a legend; the whole one stands in the table.
-  const brief = (name) => (name.length > 28 ? `${name.slice(0, 27)}…` : name);
 
   Object.assign(board, { NOTHING, percent, amount, duration, number, range, plural, listed, mean, brief });
 })();
