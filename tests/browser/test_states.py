@@ -111,7 +111,7 @@ def test_hostile_names_appear_as_text_and_nothing_of_them_runs(visit: Visit):
         shown("t", text, "0")
         for summary in page.locator("main summary").all():
             summary.click()
-        assert said(page.locator("main").inner_text()).count(said(text)) > 10
+        assert said(page.locator("main").inner_text()).count(said(text)) > 5
         assert said(text)[-5_000:] in shown("t", text, "1"), "the end of the traceback"
         assert said(text) in shown(text, "pgd-at")
     assert page.evaluate(odd) == 0
