@@ -134,6 +134,13 @@
   const WHAT = { pgd: "PGD-10 accuracy", fgsm: "FGSM accuracy", clean: "clean accuracy", loss: "training loss" };
   const KNOWN = new Set(["epoch", "top_class", "eps", "lr", "seconds", "passes", ...Object.keys(WHAT)]);
 
+  // What had been spent at the end of each epoch.
+  const SPENT = { epoch: "epoch", passes: "example passes", seconds: "seconds" };
+  const spent = (line, by) => {
+    let sum = 0;
+    return by === "epoch" ? line.held.history.epoch : line.held.history[by].map((value) => (sum += value || 0));
+  };
+
   // Where a training collapsed, by its flag.
   const fell = (line) => {
     const flag = line.held.flags.find((one) => one.name === "catastrophic-overfitting");
@@ -150,13 +157,14 @@
     const kinds = { ...WHAT, ...Object.fromEntries(more.map((name) => [name, name])) };
     const make = (state) => {
       const what = state.what || "pgd";
+      const by = state.by || "epoch";
       const share = ["pgd", "fgsm", "clean"].includes(what);
       const scale = share ? 100 : 1;
       const values = (line) => (line.held.history[what] || []).map((value) => (value == null ? null : scale * value));
       const collapsed = lines.filter((line) => fell(line) >= 0);
       const left = all.length - lines.length;
       return {
-        says: `${kinds[what]} by epoch of ${board.plural(lines.length, "training")}${share ? ", on validation data" : ""}. ${
+        says: `${kinds[what]} by ${SPENT[by]} of ${board.plural(lines.length, "training")}${share ? ", on validation data" : ""}. ${
           collapsed.length ? `Collapsed, at the crosses: ${listed(collapsed.map((l) => `${brief(l.name)} in epoch ${l.held.history.epoch[fell(l)]}`))}.` : "None of them collapsed."
         }${left ? ` ${board.plural(left, "record")} without a history on this page.` : ""}`,
         head: ["Training", text("Best PGD %"), text("in epoch"), text("Last PGD %"), "Collapsed"],
@@ -173,27 +181,27 @@
             name: brief(line.group.label),
             legendgroup: String(line.g),
             showlegend: line === lines.find((other) => other.g === line.g),
-            x: line.held.history.epoch,
+            x: spent(line, by),
             y: values(line),
             text: line.held.history.epoch.map(() => `${brief(line.group.label)}, ${line.seed.says}`),
-            hovertemplate: "%{text}, epoch %{x}: %{y:.3g}<extra></extra>",
+            hovertemplate: `%{text}, ${by === "epoch" ? "epoch " : ""}%{x:.4~s}: %{y:.3g}<extra></extra>`,
             line: { color: colour(line.g), dash: dash(line.g), width: 1.5 },
           })),
           {
             type: "scatter",
             mode: "markers",
             name: "collapsed",
-            x: collapsed.map((line) => line.held.history.epoch[fell(line)]),
+            x: collapsed.map((line) => spent(line, by)[fell(line)]),
             y: collapsed.map((line) => values(line)[fell(line)]),
             marker: { symbol: "x", size: 12, color: ink("--bad") },
             showlegend: collapsed.length > 0,
-            hovertemplate: "collapsed in epoch %{x}<extra></extra>",
+            hovertemplate: "collapsed<extra></extra>",
           },
         ],
-        layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis(kinds[what], what === "loss" ? { type: "log" } : share ? PERCENT : {}) }),
+        layout: (axis) => ({ xaxis: axis(SPENT[by], by === "epoch" ? {} : { type: "log", tickformat: "~s", nticks: 6 }), yaxis: axis(kinds[what], what === "loss" ? { type: "log" } : share ? PERCENT : {}) }),
       };
     };
-    return board.figure("training", "Training", make, (set) => [board.select("Show", kinds, "pgd", set("what"))]);
+    return board.figure("training", "Training", make, (set) => [board.select("Show", kinds, "pgd", set("what")), board.choice("By", { epoch: "epochs", passes: "passes", seconds: "seconds" }, "epoch", set("by"))]);
   };
 
   Object.assign(board, { cleanRobust, radii, cost, training });

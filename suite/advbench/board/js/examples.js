@@ -42,7 +42,7 @@
       ["Outcome", fate(examples, i)],
       ["Margin", `${board.number(examples.margin[i])} logits`],
       ["Nearest known failure", examples.distance[i] == null ? "none known" : board.number(examples.distance[i])],
-      ["Cost", board.plural(examples.passes[i], "pass").replace(/passs$/, "passes")],
+      ["Cost", `${examples.passes[i].toLocaleString("en")} passes`],
     ];
     return h(
       "div",
@@ -100,6 +100,7 @@
       h("h2", null, "Examples"),
       h("p", { class: "soft" }, `${shown < examples.n ? `The first ${shown.toLocaleString("en")} of ${examples.n.toLocaleString("en")} test examples; all lie in examples.parquet.` : `All ${board.plural(shown, "test example")}.`} ${held.images ? `Images of ${held.images.pixels.length} of ${held.images.n} that the record keeps${held.images.step > 1 ? `, every ${held.images.step} pixels` : ""}.` : ""}`),
       chosen >= 0 ? one(held, examples, chosen) : null,
+      index !== undefined && chosen < 0 ? h("p", { class: "bad" }, `Example ${index.slice(0, 40)} is not among them.`) : null,
       board.select("Show", fates, "", (now) => { wanted = now; from = 0; render(); }),
       home,
     );

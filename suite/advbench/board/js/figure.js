@@ -8,7 +8,10 @@
   const CONFIG = { displayModeBar: false, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
 
   const others = (g) => g >= COLOURS.length;
-  const colour = (g) => (g < COLOURS.length ? COLOURS[g] : "#8f8f8f");
+  const night = matchMedia("(prefers-color-scheme: dark)");
+  // The two darkest of them are lighter on a dark page.
+  const LIGHTER = { "#0072b2": "#4a9fdc", "#8c564b": "#c49386" };
+  const colour = (g) => (others(g) ? "#8f8f8f" : (night.matches && LIGHTER[COLOURS[g]]) || COLOURS[g]);
   const symbol = (g, open) => SYMBOLS[g % SYMBOLS.length] + (open ? "-open" : "");
   const dash = (g) => (g < DASHES.length ? DASHES[g] : "solid");
 
@@ -81,7 +84,7 @@
       else shown.delete(plot);
     }
   };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  night.addEventListener("change", again);
 
   // `make(state)` gives {traces, layout, says, head, rows}; `controls` are made with a function that sets the state.
   const figure = (id, title, make, controls) => {
