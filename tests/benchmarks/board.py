@@ -59,9 +59,7 @@ def tell_interactive(many: Path, empty: Path, repeats: int = 7) -> None:
                 seconds.append(chromium.interactive(page, file))
         browser.close()
     of_many, of_empty = (statistics.median(seconds) for seconds in took.values())
-    print(
-        f"a table of 500 rows sorted after {of_many:.2f} s, in an empty page {of_empty:.2f} s, bound 1 s more"
-    )
+    print(f"a table of 500 rows sorted after {of_many:.2f} s, in an empty page {of_empty:.2f} s, bound 1 s more")
 
 
 def lay(results: Path, tasks: int, labels: int, seeds: int) -> None:
