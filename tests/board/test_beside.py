@@ -71,8 +71,8 @@ def test_whole_files_come_as_they_are(write: Any):
         "index": [3, 5, 9],
         "label": [0, 1, 2],
         "predicted": [0, 7, 2],
-        "attacks": ["clean", "pgd"],
-        "broken": [1, 0, -1],
+        "attacks": ["pgd", "clean"],
+        "broken": [0, 1, -1],
         "margin": [1.23, -0.5, 2.0],
         "distance": [0.1, None, 0.3],
         "passes": [15, 1, 150],
@@ -96,13 +96,42 @@ def test_colour_is_kept_and_large_images_are_thinned(write: Any):
     assert base64.b64decode(found["pixels"][0]) == bytes([0, 255, 0]) * 44 * 22
 
 
+def test_a_long_name_said_a_million_times_is_one_name(write: Any):
+    names = pa.DictionaryArray.from_arrays(np.zeros(1_000_000, np.int32), ["x" * 100_000])
+    long = {name: np.arange(1_000_000) for name in ("index", "label", "predicted", "forward")}
+    found = held(write(examples__parquet=parquet(**long, broken_by=names.cast(names.type))))["examples"]
+
+    assert (found["n"], len(found["index"]), [len(name) for name in found["attacks"]]) == (1_000_000, 1000, [100_000])
+
+
+def test_many_large_images_are_few_and_small_ones_more(write: Any):
+    for side, count in ((8, 24), (32, 6), (64, 1)):
+        images = {"index": np.arange(30), "images": np.zeros((30, 3, side, side), np.float32)}
+        found = held(write(adversarial__safetensors=tensors(images)))["images"]
+        assert (len(found["pixels"]), len(found["index"]), found["n"]) == (count, count, 30)
+
+
 BROKEN = {
     "no parquet": ("examples__parquet", b"PAR1 and more", "examples.parquet is not a whole table"),
-    "columns": ("examples__parquet", parquet(index=[1]), "examples.parquet lacks a column"),
-    "text": ("examples__parquet", parquet(**EXAMPLES | {"label": ["<b>", "", ""]}), "examples.parquet lacks a column"),
+    "columns": ("examples__parquet", parquet(index=[1]), "examples.parquet is not a whole table"),
+    "text": (
+        "examples__parquet",
+        parquet(**EXAMPLES | {"label": ["<b>", "", ""]}),
+        "examples.parquet has other things than numbers in label",
+    ),
+    "lists": (
+        "examples__parquet",
+        parquet(**EXAMPLES | {"margin": [[1.0], [2.0], [3.0]]}),
+        "examples.parquet has other things than numbers in margin",
+    ),
+    "numbers": (
+        "examples__parquet",
+        parquet(**EXAMPLES | {"broken_by": [1, 2, 3]}),
+        "examples.parquet lacks a column",
+    ),
     "rows": (
         "examples__parquet",
-        parquet(index=pa.array(np.zeros(3_000_000, np.int64))),
+        parquet(broken_by=pa.nulls(3_000_000, pa.string())),
         "examples.parquet has 3,000,000 rows",
     ),
     "no tensors": ("adversarial__safetensors", b"\xff" * 64, "adversarial.safetensors holds no tensors"),

@@ -39,6 +39,23 @@ def test_what_has_no_room_is_left_out_and_the_rest_is_there(
     assert [len(group["seeds"]) for group in board["tasks"][0]["groups"]] == [3, 3]
 
 
+def test_each_kind_has_its_share_and_what_those_before_it_left(
+    tmp_path: Path, lay: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+):
+    home = lay(tmp_path, make("a"), make("b"))
+    monkeypatch.setattr(details, "BUDGETS", {"details": 10**6, "arrays": 2_000, "images": 2_000, "examples": 2_000})
+    monkeypatch.setattr(details.arrays, "of", lambda folder, record: ["x" * 5_000])
+    monkeypatch.setattr(details.examples, "images", lambda folder, record: ["x" * 999_999])
+    monkeypatch.setattr(details.examples, "of", lambda folder, record: ["x" * 5_000])
+    build(home)
+    page = (home / "index.html").read_text("utf-8")
+    held = [json.loads(re.findall(rf'id="record-0-{g}-0">(.*?)</script>', page)[0]) for g in (0, 1)]
+
+    # Of the million that settings have not used, arrays and examples have enough; no image is so small.
+    assert [sorted({"arrays", "images", "examples"} & one.keys()) for one in held] == [["arrays", "examples"]] * 2
+    assert all("adversarial.safetensors of the record" in one["left"]["images"] for one in held)
+
+
 def test_fifty_rows_of_the_largest_records_stay_under_eight_megabytes(tmp_path: Path, lay: Any, make: Any):
     job = {"note": {"text": "<" * 30_000}}
     records = [

@@ -1,8 +1,9 @@
 """A record as the page's own view of it has it, and what of it a page has room for.
 
-Four kinds of things are embedded, each under a budget in bytes of its own, so that no record's pictures push out
-another one's settings: what the record says, the arrays of its collectors, its examples, its images. Seeds take
-turns: each defense shows its first before any shows its second. What is left out is said, with where it lies.
+Four kinds of things are embedded, each with a share of the page's bytes of its own and what those before it have not
+used, so that no record's pictures push out another one's settings: what the record says, the arrays of its collectors,
+its images, its examples. Seeds take turns: each defense shows its first before any shows its second. What is left out
+is said, with where it lies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from advbench.board.rows import Row
 from advbench.board.table import Section
 from advbench.record import Record, Scores
 
-BUDGETS = {"details": 1_100_000, "arrays": 250_000, "examples": 400_000, "images": 350_000}
+BUDGETS = {"details": 1_100_000, "arrays": 250_000, "images": 350_000, "examples": 400_000}
 """Bytes of a page, by kind. With the libraries that draw it, a page of fifty rows stays under 8 MB."""
 MISSES = 100
 """Records without room after which no further ones are tried."""
@@ -41,7 +42,9 @@ def embedded(sections: Sequence[Section], folders: Folders) -> dict[Place, dict[
         misses += 1
         if misses == MISSES:
             break
-    for kind, read in (("arrays", arrays.of), ("examples", examples.of), ("images", examples.images)):
+    spare = left["details"]
+    for kind, read in (("arrays", arrays.of), ("images", examples.images), ("examples", examples.of)):
+        left[kind] += spare
         for place, row in turns(sections):
             if place not in found or row.failed:
                 continue
@@ -60,6 +63,7 @@ def embedded(sections: Sequence[Section], folders: Folders) -> dict[Place, dict[
                 found[place].setdefault("left", {})[kind] = _where(kind)
             else:
                 found[place][kind] = fitting
+        spare = left[kind]
     return found
 
 

@@ -16,7 +16,9 @@ from advbench.record import Record
 ROWS = 1_000
 """Examples of a record on the page, the first ones; the file has all."""
 IMAGES = 24
-"""Images of a record on the page, the first ones."""
+"""Images of a record on the page, the first ones; fewer where they are large."""
+PIXELS = 25_000
+"""Bytes that they may take together, in base64."""
 SIDE = 64
 """Pixels of an image's side; of a larger one every so manieth pixel is kept."""
 POINTS = 60
@@ -32,14 +34,14 @@ def of(folder: Path, record: Record) -> dict[str, Any] | None:
     names = ["index", "label", "predicted", "margin", "distance", "broken_by", "forward", "backward"]
     found = table(folder, record, names)
     try:
-        broken: list[str | None] = found["broken_by"].to_pylist()
+        broken = found["broken_by"].indices.fill_null(-1).to_numpy()
+        attacks: list[str] = found["broken_by"].dictionary.to_pylist()
         index, label, predicted = (_whole(found[name]) for name in names[:3])
         margin, distance = (_real(found.get(name), len(broken)) for name in ("margin", "distance"))
         passes = sum((_whole(found[name]) for name in ("forward", "backward") if name in found), np.zeros(len(broken)))
-    except (KeyError, ValueError, TypeError, NotImplementedError):
+    except (KeyError, AttributeError, ValueError, TypeError, NotImplementedError):
         raise Lost("examples.parquet lacks a column, or has another kind of numbers in it") from None
-    attacks = sorted({name for name in broken if name is not None})
-    number = {name: i for i, name in enumerate(attacks)}
+    clean = attacks.index("clean") if "clean" in attacks else len(attacks)
     some = slice(0, ROWS)
     return {
         "n": len(broken),
@@ -47,11 +49,11 @@ def of(folder: Path, record: Record) -> dict[str, Any] | None:
         "label": label[some].tolist(),
         "predicted": predicted[some].tolist(),
         "attacks": attacks,
-        "broken": [-1 if name is None else number[name] for name in broken[some]],
+        "broken": broken[some].tolist(),
         "margin": [digits(float(value), 3) for value in margin[some]],
         "distance": [digits(float(value), 3) for value in distance[some]],
         "passes": [int(value) for value in passes[some]],
-        "standing": standing(np.where([name == "clean" for name in broken], 0, distance)),
+        "standing": standing(np.where(broken == clean, 0, distance)),
     }
 
 
@@ -81,16 +83,17 @@ def images(folder: Path, record: Record) -> dict[str, Any] | None:
     if not len(index):
         return None
     step = -(-max(pictures.shape[2:]) // SIDE)
-    seen = pictures[:IMAGES, :, ::step, ::step]
+    seen = pictures[:, :, ::step, ::step]
+    some = slice(0, max(1, min(IMAGES, PIXELS * 3 // 4 // seen[0].size)))
     made: dict[str, Any] = {
         "n": len(index),
         "shape": list(seen.shape[1:]),
         "step": step,
-        "index": index[:IMAGES].tolist(),
-        "pixels": [_bytes(image) for image in seen],
+        "index": index[some].tolist(),
+        "pixels": [_bytes(image) for image in seen[some]],
     }
     if clean is not None and clean.shape == pictures.shape:
-        made["clean"] = [_bytes(image) for image in clean[:IMAGES, :, ::step, ::step]]
+        made["clean"] = [_bytes(image) for image in clean[some, :, ::step, ::step]]
     return made
 
 

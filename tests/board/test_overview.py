@@ -1,0 +1,90 @@
+"""The JSON of a task: what filters, table and charts read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advbench.board import overview
+from advbench.board.details import detail
+from advbench.board.rows import Row
+from advbench.board.table import sections
+from advbench.record import Flag
+
+
+def test_a_group_has_what_filters_and_table_show(make: Any):
+    flag = Flag(name="pgd-gap", message="PGD overestimates it.")
+    big = {"name": "resnet18", "pretrained": "w.safetensors", "extra_data": "ImageNet-1k"}
+    found = sections(
+        [
+            make(seed=0, robust=0.5),
+            make(seed=1, robust=1 / 3, flags=(flag,)),
+            make(seed=2, error="ValueError: x"),
+            make("big", robust=None, task="u", job={"model": big, "training": {"epochs": 5}}),
+        ]
+    )
+    one, other = (overview.task(section)["groups"][0] for section in found)
+
+    assert {key: one[key] for key in ("label", "rank", "robust", "clean", "seconds", "passes", "marked")} == {
+        "label": "pgd-at",
+        "rank": None,
+        "robust": 0.416667,
+        "clean": 0.9,
+        "seconds": 10.5,
+        "passes": 5_100_000,
+        "marked": True,
+    }
+    facets = ("data", "threat", "model", "budget", "extra")
+    assert [one[key] for key in facets] == ["digits", "Linf 3/20", "digits-cnn", "30 epochs", ""]
+    assert [other[key] for key in facets] == ["digits", "Linf 3/20", "resnet18", "5 epochs", "ImageNet-1k"]
+    assert (one["flags"], other["robust"]) == ({"pgd-gap": 1}, None)
+    assert one["seeds"] == [
+        {"seed": 0, "robust": 0.5, "clean": 0.9, "says": "seed 0"},
+        {
+            "seed": 1,
+            "robust": 0.333333,
+            "clean": 0.9,
+            "says": "seed 1: withstands PGD and falls to stronger attacks",
+            "marked": True,
+        },
+        {"seed": 2, "robust": None, "clean": None, "says": "seed 2", "failed": True},
+    ]
+
+
+def test_one_score_has_the_interval_of_its_record_and_several_without_verdicts_none(make: Any):
+    (section,) = sections([make("one", robust=0.5), make("two", 0), make("two", 1)])
+    by_label = {group["label"]: (group["low"], group["high"]) for group in overview.task(section)["groups"]}
+
+    assert by_label == {"one": (0.45, 0.55), "two": (None, None)}
+
+
+def test_charts_have_curves_and_costs_by_group_and_seed(make: Any):
+    (section,) = sections(
+        [
+            make(seed=0, curve={"1/5": 0.25, "1/10": 0.5}),
+            make(seed=1, error="ValueError: x"),
+            make("b", robust=0.1),
+        ]
+    )
+    found = overview.more(section)
+
+    assert found["radii"] == [["0", 0.0], ["1/10", 0.1], ["1/5", 0.2]]
+    assert found["curves"] == [[[0.9, 0.5, 0.25], None], [None]]
+    assert found["costs"] == [[[10.0, 5_100_000], None], [[10.0, 5_100_000]]]
+
+
+def test_a_history_is_a_column_a_quantity(trained: Any):
+    found = detail(Row(trained("a", [0.1, 0.23456], seconds=2.0)))["history"]
+
+    assert (found["epoch"], found["pgd"], found["seconds"], found["passes"]) == (
+        [1, 2],
+        [0.1, 0.2346],
+        [2, 2],
+        [20, 20],
+    )
+    assert detail(Row(trained("a", [])))["history"] is None
+
+
+def test_numbers_that_json_does_not_have_are_nothing():
+    assert [overview.digits(x) for x in (None, 1 / 3, float("nan"), float("inf"), 10**30)] == [
+        *(None, 0.333333, None, None, 10**30)
+    ]
