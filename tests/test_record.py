@@ -119,7 +119,7 @@ def test_a_record_of_another_age_is_refused_by_name(tmp_path: Path, schema):
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"schema": 1, "job": ' + '{"a":' * 5000 + "1" + "}" * 5001, "record.json: "),
-        ('{"schema": 1, "a": ' + "9" * 5000 + "}", "not a record: Exceeds the limit"),
+        ('{"schema": 1, "a": ' + "9" * 5000 + "}", "9999... is not a number that a record can hold"),
     ],
     ids=["deep", "deep inside", "huge"],
 )
@@ -130,6 +130,27 @@ def test_hostile_json_is_one_line(tmp_path: Path, content, said):
     with pytest.raises(BadInput) as error:
         load(path)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "-Infinity", "1e999", "-1E+100", "1.5e0300", "1" + "0" * 200 + ".0", str(2**63), "-1" + "0" * 19]
+)
+@pytest.mark.parametrize("gap", [": ", ":", ":\n"])
+def test_a_number_that_some_reader_cannot_hold_is_refused_wherever_it_stands(tmp_path: Path, number, gap):
+    text = json.dumps(record(provenance={"loss": 1}, job={}).plain(), indent=1)
+    assert '"loss": 1' in text
+    path = tmp_path / "record.json"
+    path.write_text(text.replace('"loss": 1', f'"loss"{gap}{number}'), encoding="utf-8")
+
+    with pytest.raises(BadInput, match=r"record\.json: not a record: .* is not a number that a record can hold"):
+        load(path)
+
+
+def test_numbers_as_large_as_a_record_can_hold_are_read(tmp_path: Path):
+    large = {"integer": 2**63 - 1, "real": 1e99, "small": 0.00012345678901234567, "least": 1e-300, "text": "1e999 NaN"}
+    saved = save(record(provenance=large), tmp_path)
+
+    assert load(tmp_path / "record.json") == saved
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '"text"', "\udcff"])

@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from advbench.spec import BadInput, Spec, complaints, validate
+from advbench.spec import BadInput, Spec, complaints, read, read_json, validate
 
 SCHEMA = 1
 """Raised when the meaning of a record's fields changes; an older one is upgraded or refused by name."""
@@ -185,16 +185,24 @@ TEMPORARY = ".*.tmp"
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` in one step: a reader sees the old file or the new one, after a crash too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Replace files that belong together: where the disk has no room for all of them, none is replaced."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            temporary[path].replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for path in contents:
+            temporary[path].unlink(missing_ok=True)
         raise
 
 
@@ -249,26 +257,27 @@ def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -
 def load(path: Path) -> Record:
     """Read one `record.json`. Raises BadInput that names what is wrong with it."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise BadInput(f"{path}: not a record: nested too deeply") from None
-    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number of thousands of digits
-        raise BadInput(f"{path}: not a record: {error}") from None
-    version = raw.get("schema") if isinstance(raw, dict) else None
-    if version != SCHEMA:
-        raise BadInput(f"{path}: record schema {version!r}, this advbench reads {SCHEMA}; run its job again")
-    try:
+        content = path.read_bytes()
+        # A board may read ten thousand. Only one that may be wrong is read a second time, to say what is.
+        record = read(Record, content)
+        if record and "schema_version" in record.model_fields_set and record.schema_version == SCHEMA:
+            return record
+        raw = read_json(content)
+        version = raw.get("schema") if isinstance(raw, dict) else None
+        if version != SCHEMA:
+            raise BadInput(f"{path}: record schema {version!r}, this advbench reads {SCHEMA}; run its job again")
         return validate(Record, raw)
-    except ValidationError as error:
-        raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
     except RecursionError:  # the parser goes deeper than what writes it again
         raise BadInput(f"{path}: not a record: nested too deeply") from None
+    except ValidationError as error:
+        raise BadInput(*(f"{path}: {line}" for line in complaints(error, Record))) from None
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or a number that not every reader can hold
+        raise BadInput(f"{path}: not a record: {error}") from None
 
 
 def load_all(folder: Path) -> Iterator[Record]:
     """Every record under `folder`, in the order of their paths."""
-    for path in sorted(folder.glob("*/*/record.json")):
-        yield load(path)
+    yield from map(load, sorted(folder.glob("*/*/record.json")))
 
 
 def whole(record: Record, folder: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -69,6 +70,47 @@ def validate(kind: type[S], values: Mapping[str, Any]) -> S:
     """Build `kind` from JSON-like values, strictly: "10" is not 10. Raises pydantic's ValidationError."""
     # Through JSON because strict Python mode refuses a list for a tuple, and every value here is JSON anyway.
     return kind.model_validate_json(json.dumps(values, default=str), strict=True)
+
+
+LARGEST = 10**100
+"""Sums and squares of numbers below it stay finite."""
+_EXPONENT = re.compile(rb"[eE]\+?\d{3,}[\s,\]}]")
+_SHAPE = bytes.maketrans(b"123456789\n\r\t:,[-", b"000000000       ")
+
+
+def _unusual(content: bytes) -> bool:
+    """Whether anything in JSON looks like what `read_json` refuses; hardly anything else does."""
+    if b"NaN" in content or b"Infinity" in content or _EXPONENT.search(content):
+        return True
+    return b" " + 19 * b"0" in content.translate(_SHAPE)  # an integer: digits behind a point have no gap before them
+
+
+def read(kind: type[S], content: bytes) -> S | None:
+    """`kind` from JSON, as `validate` after `read_json` and several times as fast; None where these have to decide."""
+    if _unusual(content):
+        return None
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError:
+        return None
+
+
+def read_json(content: bytes) -> Any:
+    """JSON from a stranger. Raises ValueError where it is none, or has a number that some reader of it cannot hold.
+
+    Those are NaN and the infinities, integers that 64 bits do not hold, and everything from `LARGEST` on.
+    """
+
+    def refuse(text: str) -> Any:
+        raise ValueError(f"{text[:40]}{'...' * (len(text) > 40)} is not a number that a record can hold")
+
+    def whole(text: str) -> Any:
+        return int(text) if len(text) < 19 or (len(text) < 21 and abs(int(text)) < 2**63) else refuse(text)
+
+    def real(text: str) -> Any:
+        return float(text) if abs(float(text)) < LARGEST else refuse(text)
+
+    return json.loads(content.decode(), parse_int=whole, parse_float=real, parse_constant=refuse)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from advbench.board import export, latex, page, table
 from advbench.board.beside import key
 from advbench.board.details import embedded
 from advbench.board.standing import standing
-from advbench.record import Record, load, write_bytes
+from advbench.record import Record, load, write_together
 from advbench.spec import BadInput
 
 MOST = 10**18
@@ -49,8 +49,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     target = out or home
     refuse_to_overwrite(target / "README.md")
     try:
-        for name, content in pages.items():
-            write_bytes(target / name, content.encode())
+        write_together({target / name: content.encode() for name, content in pages.items()})
     except OSError as error:
         raise BadInput(f"{target}: the pages cannot be written: {error.strerror}") from None
     return [target / name for name in pages]

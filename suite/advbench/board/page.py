@@ -28,9 +28,13 @@ CAVEAT = (
     "of rows less those that are worse; fewer than three seeds never support a claim about a defense."
 )
 
+RANGE = "the range is the lowest and the highest seed, not a confidence interval"
+INTERVAL = "the small range is its 95 % interval"
+"""What README.md and index.html have beside it."""
+
 LEGEND = (
-    "Robust accuracy is the share of test examples that no attack broke, averaged over seeds; the range is the lowest "
-    f"and the highest seed, not a confidence interval. {MARK} a seed with a flag or under other settings, or a mean "
+    "Robust accuracy is the share of test examples that no attack broke, averaged over seeds; "
+    f"{RANGE}. {MARK} a seed with a flag or under other settings, or a mean "
     "that holds one or lacks a failed one: read the notes first. A seed that collapsed (catastrophic overfitting) "
     "withstood a single attack step and fell to ten. Passes are example passes of training, forward and "
     "backward."
@@ -59,8 +63,9 @@ def markdown(sections: Sequence[Section]) -> str:
 
 def html(sections: Sequence[Section], embedded: Mapping[Place, Mapping[str, Any]]) -> str:
     """index.html: one file that asks for nothing else; `embedded` is what it holds of single records."""
+    legend = LEGEND.replace(RANGE, INTERVAL)
     board = {
-        "words": {"legend": LEGEND, "caveat": CAVEAT, "budgets": BUDGETS, "measures": MEASURES, "mark": MARK},
+        "words": {"legend": legend, "caveat": CAVEAT, "budgets": BUDGETS, "measures": MEASURES, "mark": MARK},
         "flags": words.flags(),
         "plain": PLAIN,
         "tasks": [overview.task(section) for section in sections],

@@ -74,6 +74,11 @@
   board.start = () => {
     history.scrollRestoration = "manual";
     addEventListener("hashchange", show);
+    // An address is a view, and this one is a place within whatever is shown.
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      document.getElementById("main").focus();
+    });
     addEventListener("scroll", () => { if (history.state !== null) places[history.state] = scrollY; }, { passive: true });
     show();
     document.documentElement.dataset.ready = "";

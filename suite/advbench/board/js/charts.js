@@ -24,7 +24,10 @@
       };
     });
 
+  const judged = (t) => groupsOf(t).some((group) => group.robust != null && group.clean != null);
+
   const cleanRobust = (t) => {
+    if (!judged(t)) return null;
     const make = () => {
       const scored = groupsOf(t).filter((group) => group.robust != null && group.clean != null);
       const best = scored.reduce((a, b) => (a && a.clean >= b.clean ? a : b), null);
@@ -101,6 +104,7 @@
   };
 
   const cost = (t) => {
+    if (!judged(t)) return null;
     const { costs } = board.more(t);
     const KINDS = { passes: ["example passes of training", 1, board.amount], seconds: ["seconds of training", 0, board.duration] };
     const make = (state) => {

@@ -97,7 +97,7 @@
       plot.spec = spec;
       plot.setAttribute("aria-label", `${title}. ${spec.says}`);
       caption.textContent = spec.says;
-      numbers.replaceChildren(board.fold("Numbers of this chart", () => board.grid(title, spec.head, spec.rows), numbers.querySelector("details")?.open));
+      numbers.replaceChildren(board.fold("Numbers of this chart", () => board.grid(`Numbers: ${title}`, spec.head, spec.rows), numbers.querySelector("details")?.open));
       if (shown.has(plot)) paint(plot);
     };
     const set = (name) => (value) => {

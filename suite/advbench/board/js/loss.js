@@ -13,14 +13,18 @@
     showlegend: lines.findIndex((other) => other.g === line.g) === i,
     line: { color: colour(line.g), dash: dash(line.s), width: 1.8 },
   });
+  // Of `names` those that any record has, so that no chart begins with one that none has.
+  const having = (names, lines) => Object.fromEntries(Object.entries(names).filter(([name]) => lines.some((line) => line.found[name])));
+  const first = (names) => Object.keys(names)[0];
   const LOSSES = { clean: "clean loss", adversarial: "adversarial loss" };
   const of = (lines) => board.listed([...new Set(lines.map((line) => line.group.label))]);
 
   const spectra = (t) => {
     const lines = held(t, (arrays) => arrays.density);
     if (!lines.length) return null;
+    const there = having({ fixed: "adversarial, attack fixed", moving: "adversarial, attack moving", clean: "clean" }, lines);
     const make = (state) => {
-      const loss = state.loss || "fixed";
+      const loss = state.loss || first(there);
       const some = lines.filter((line) => line.found[loss]);
       const top = some.map((line) => [line, Math.max(...line.found[loss][0].filter((_, i) => line.found[loss][1][i] > 0))]);
       const sharp = top.reduce((a, b) => (a && a[1] >= b[1] ? a : b), null);
@@ -35,16 +39,15 @@
         layout: (axis) => ({ xaxis: axis("eigenvalue"), yaxis: axis("density", { type: "log", range: [-8, 2], exponentformat: "power" }) }),
       };
     };
-    const losses = { fixed: "adversarial, attack fixed", moving: "adversarial, attack moving", clean: "clean" };
-    const there = Object.fromEntries(Object.entries(losses).filter(([loss]) => lines.some((line) => line.found[loss])));
-    return board.figure("hessian", "Weight Hessian", make, (set) => [board.select("Loss", there, "fixed", set("loss"))]);
+    return board.figure("hessian", "Weight Hessian", make, (set) => [board.select("Loss", there, first(there), set("loss"))]);
   };
 
   const slice = (t) => {
     const lines = held(t, (arrays) => arrays.line);
     if (!lines.length) return null;
+    const there = having({ adversarial: "adversarial", clean: "clean" }, lines);
     const make = (state) => {
-      const loss = state.loss || "adversarial";
+      const loss = state.loss || first(there);
       const some = lines.filter((line) => line.found[loss]);
       const rise = (line) => {
         const y = line.found[loss][1];
@@ -59,14 +62,15 @@
         layout: (axis) => ({ xaxis: axis("step, in filter lengths"), yaxis: axis("loss, nats", { rangemode: "tozero" }) }),
       };
     };
-    return board.figure("slice", "Loss along a line", make, (set) => [board.choice("Loss", { adversarial: "adversarial", clean: "clean" }, "adversarial", set("loss"))]);
+    return board.figure("slice", "Loss along a line", make, (set) => [board.choice("Loss", there, first(there), set("loss"))]);
   };
 
   const surface = (t) => {
     const lines = held(t, (arrays) => arrays.surface);
     if (!lines.length) return null;
+    const there = having({ adversarial: "adversarial", clean: "clean" }, lines);
     const make = (state) => {
-      const loss = state.loss || "adversarial";
+      const loss = state.loss || first(there);
       const line = lines[Number(state.record || 0)];
       const { at, loss: z } = line.found[loss] || { at: [], loss: [] };
       const flat = z.flat();
@@ -96,7 +100,7 @@
     const names = Object.fromEntries(lines.map((line, i) => [String(i), brief(line.name)]));
     return board.figure("surface", "Loss surface", make, (set) => [
       board.select("Record", names, "0", set("record")),
-      board.choice("Loss", { adversarial: "adversarial", clean: "clean" }, "adversarial", set("loss")),
+      board.choice("Loss", there, first(there), set("loss")),
     ]);
   };
 
@@ -109,11 +113,10 @@
 
   const spread = (t) => {
     const lines = held(t, (arrays) => arrays.each);
-    const there = Object.fromEntries(Object.entries(SPREADS).filter(([name]) => lines.some((line) => line.found[name])).map(([name, [words]]) => [name, words]));
-    const first = Object.keys(there)[0];
-    if (!first) return null;
+    const there = having(Object.fromEntries(Object.entries(SPREADS).map(([name, [words]]) => [name, words])), lines);
+    if (!first(there)) return null;
     const make = (state) => {
-      const what = state.what || first;
+      const what = state.what || first(there);
       const some = lines.filter((line) => line.found[what]);
       const middle = (line) => line.found[what][Math.floor(line.found[what].length / 2)];
       const most = some.reduce((a, b) => (a && middle(a) >= middle(b) ? a : b), null);
@@ -125,7 +128,7 @@
         layout: (axis) => ({ xaxis: axis(SPREADS[what][1], what.startsWith("input") ? { type: "log" } : {}), yaxis: axis("share of examples", { ticksuffix: " %" }) }),
       };
     };
-    return board.figure("spread", "Example by example", make, (set) => [board.select("Show", there, first, set("what"))]);
+    return board.figure("spread", "Example by example", make, (set) => [board.select("Show", there, first(there), set("what"))]);
   };
 
   const fosc = (t) => {

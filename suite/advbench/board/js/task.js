@@ -74,7 +74,7 @@
         h("p", { class: "leads" }, found.leads),
         h("p", { class: "soft" }, found.certainty),
         table.element,
-        board.fold("How to read this table", () => h("p", { class: "soft" }, `${board.all().words.caveat} The small range is the 95 % interval of the mean. ${board.all().words.legend}`)),
+        board.fold("How to read this table", () => h("p", { class: "soft" }, `${board.all().words.caveat} ${board.all().words.legend}`)),
         jump(found.task, [...figures, ...wide]),
         h("div", { class: "figures" }, figures),
         wide,

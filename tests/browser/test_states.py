@@ -1,0 +1,142 @@
+"""Every state of a board opens in a real browser, from the disk and offline, and says what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import states
+from playwright.sync_api import Page
+
+Visit = Callable[..., Page]
+
+ADDRESSES = "() => [...document.querySelectorAll('main a[href^=\"#/\"]')].map((link) => link.getAttribute('href'))"
+
+
+def views(page: Page, most: int) -> list[str]:
+    """Up to so many addresses within the page that can be reached from where it stands, those near it first."""
+    found = dict.fromkeys(page.evaluate(ADDRESSES))
+    for address in list(found)[:most]:
+        go(page, address)
+        found |= dict.fromkeys(page.evaluate(ADDRESSES))
+    return list(found)[:most]
+
+
+def go(page: Page, address: str) -> None:
+    """To a view by its address, as from a bookmark."""
+    page.evaluate("(address) => { location.hash = address; }", address)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def draw(page: Page) -> None:
+    """Scroll by every chart, because they are drawn when they come into sight."""
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator(".main-svg").first.wait_for(state="attached")
+
+
+@pytest.mark.parametrize("state", [*states.STATES, "committed"])
+def test_every_view_of_a_board_opens_offline_without_a_complaint(visit: Visit, state: str):
+    page = visit(state)
+    draw(page)
+    titles = {page.title()}
+
+    for address in views(page, most=4 if state == "many" else 12):
+        go(page, address)
+        assert page.locator("h1").count() == 1, address
+        assert page.locator("h1").inner_text() != "Not on this board", address
+        titles.add(page.title())
+
+    assert len(titles) > 2 or state == "none"
+
+
+def test_a_board_without_records_says_how_to_make_some(visit: Visit):
+    told = visit("none").locator("main").inner_text()
+
+    assert "no records yet" in told
+    assert "advbench run tasks/" in told
+
+
+def test_a_failed_job_says_so_and_shows_its_traceback(visit: Visit):
+    page = visit("failed")
+
+    row = page.locator("table.standings tbody tr")
+    assert row.count() == 1
+    assert "FAILED" in row.inner_text()
+    assert "RuntimeError: the training loss is nan" in row.inner_text()
+    go(page, "#/digits-linf/pgd-at/1")
+    assert 'Traceback (most recent call last):\n  File "x.py"' in page.locator("main").inner_text()
+
+
+def test_a_collapsed_seed_is_marked_in_the_table_and_in_its_history(visit: Visit):
+    page = visit("collapsed")
+
+    row = page.locator("table.standings tbody tr")
+    assert "1 of 2 collapsed" in row.inner_text()
+    assert "\N{DAGGER}" in row.inner_text()
+    assert row.locator("svg .dot").count() == 2
+    assert row.locator("svg .dot.marked").count() == 1
+    draw(page)
+    assert page.locator("#at-training .scatterlayer .point").count() == 1, "a cross where it collapsed"
+    assert "Collapsed, at the crosses: fast-at, seed 1 in epoch 5" in page.locator("#at-training").inner_text()
+
+
+def test_a_row_that_was_not_attacked_to_the_end_has_no_robust_accuracy(visit: Visit):
+    row = visit("stopped").locator("table.standings tbody tr")
+
+    assert "not judged" in row.inner_text()
+    assert "not attacked to the end" in row.inner_text()
+
+
+def test_hostile_names_appear_as_text_and_nothing_of_them_runs(visit: Visit):
+    page = visit("hostile")
+    scripts = page.locator("script").count()
+    odd = "() => [...document.querySelectorAll('main *')].filter((e) => e.matches('script, iframe, img')).length"
+
+    def shown(*names: str) -> str:
+        go(page, "#/" + "/".join(quote(name, safe="") for name in names))
+        assert page.locator("h1").inner_text() != "Not on this board", names
+        assert page.evaluate(odd) == 0
+        return said(page.locator("main").inner_text())
+
+    assert all(said(text) in shown("t") for text in states.HOSTILE)
+    draw(page)
+    for text in states.HOSTILE:
+        assert said(text) in shown("t", text)
+        page.locator("button.flag").first.click()
+        assert said(text) in said(page.locator("dialog[open]").inner_text())
+        page.keyboard.press("Escape")
+        shown("t", text, "0")
+        for summary in page.locator("main summary").all():
+            summary.click()
+        assert said(page.locator("main").inner_text()).count(said(text)) > 5
+        assert said(text)[-5_000:] in shown("t", text, "1"), "the end of the traceback"
+        assert said(text) in shown(text, "pgd-at")
+    assert page.evaluate(odd) == 0
+    assert page.locator("script").count() == scripts + 1, "plotly's own, for the first chart"
+
+
+def said(text: str) -> str:
+    """Text without the gaps in which lines may break."""
+    return "".join(text.split())
+
+
+def test_without_javascript_the_page_says_where_the_tables_are(visit: Visit, board: Callable[[str], Path]):
+    page = visit("tasks", java_script_enabled=False)
+
+    note = page.locator("noscript")
+    assert "needs JavaScript" in note.inner_text()
+    assert note.locator("a").get_attribute("href") == "README.md"
+    assert (board("tasks").parent / "README.md").is_file()
+
+
+def test_on_paper_the_table_is_whole_and_the_controls_are_gone(visit: Visit):
+    page = visit("tasks", fragment="#/digits-linf")
+    assert page.locator(".filters").is_visible()
+    page.emulate_media(media="print")
+
+    assert page.locator("table.standings tbody tr").count() == 4
+    assert not page.locator(".filters").is_visible()
+    assert page.locator(".box").first.evaluate("(box) => getComputedStyle(box).overflowX") == "visible"

@@ -1,0 +1,44 @@
+"""The Chromium that opens the board's page, for tests and for benchmarks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+MISSING = "needs a browser: `apt-get install chromium`, or `playwright install chromium`"
+
+EMPTY = "<!DOCTYPE html><table class=standings><thead><th onclick='this.ariaSort=1'>Clean"
+SORTED = """async () => {
+    const heads = [...document.querySelectorAll("table.standings thead th")];
+    const head = heads.find((th) => th.innerText.startsWith("Clean"));
+    head.click();
+    while (!head.ariaSort) await new Promise((done) => setTimeout(done));
+    return performance.now() / 1000;
+}"""
+
+
+def launch(playwright: Playwright) -> Browser | None:
+    """The system's browser, or else Playwright's own, without a window; None where there is neither."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if not found and not Path(playwright.chromium.executable_path).exists():
+        return None
+    return playwright.chromium.launch(executable_path=found, args=FLAGS)
+
+
+def interactive(page: Page, file: Path) -> float:
+    """Seconds in the browser's clock from the start of the navigation until a click has sorted the table.
+
+    A file of `EMPTY` does the least that can be done.
+    """
+    page.goto(file.as_uri())
+    page.wait_for_selector("table.standings thead th", state="attached")
+    return page.evaluate(SORTED)
