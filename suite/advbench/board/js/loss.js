@@ -11,7 +11,7 @@
     meta: brief(line.name),
     legendgroup: String(line.g),
     showlegend: lines.findIndex((other) => other.g === line.g) === i,
-    line: { color: colour(line.g), dash: dash(line.s), width: 1.8 },
+    line: { color: colour(line.g), dash: dash(line.g), width: 1.8 },
   });
   const LOSSES = { clean: "clean loss", adversarial: "adversarial loss" };
   const of = (lines) => board.listed([...new Set(lines.map((line) => line.group.label))]);
@@ -155,7 +155,7 @@
       traces: () =>
         lines.map((line, i) => ({
           ...style(line, i, lines),
-          line: { color: colour(line.g), dash: dash(line.s), width: 1.5, shape: "hv" },
+          line: { color: colour(line.g), dash: dash(line.g), width: 1.5, shape: "hv" },
           x: line.held.examples.standing[0],
           y: line.held.examples.standing[1].map((share) => 100 * share),
           hovertemplate: "%{y:.1f} % beyond %{x:.3g}<extra>%{meta}</extra>",
