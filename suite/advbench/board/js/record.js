@@ -42,9 +42,12 @@
     return [h("h2", null, "Measures"), remarks.length ? h("ul", null, remarks) : null, rows.length ? board.grid("Measures", ["Measure", { text: "Value", number: true }, "Unit", "What it is"], rows) : null];
   };
 
+  // A cost of nought is one that nobody measured.
+  const spent = (seconds, passes) => [seconds ? board.duration(seconds) : "", passes ? `${board.amount(passes)} passes` : ""].filter(Boolean).join(", ") || board.NOTHING;
+
   const cost = ({ cost: found }) => [
-    ["Training", `${board.duration(found.train_seconds || null)}, ${board.amount(found.train_forward + found.train_backward || null)} passes`],
-    ["Evaluation", `${board.duration(found.eval_seconds || null)}, ${board.amount(found.forward + found.backward || null)} passes`],
+    ["Training", spent(found.train_seconds, found.train_forward + found.train_backward)],
+    ["Evaluation", spent(found.eval_seconds, found.forward + found.backward)],
     ["Peak memory", found.peak_memory_bytes ? `${(found.peak_memory_bytes / 2 ** 20).toFixed(0)} MiB` : board.NOTHING],
     ...(found.joules == null ? [] : [["Energy", `${board.amount(found.joules)} J`]]),
   ];
