@@ -197,6 +197,7 @@ def test_the_kept_images_break_the_kept_weights(golden, digits):
     x = torch.from_numpy(digits.test.images[places.numpy()]).float() / 16
     labels = torch.from_numpy(digits.test.labels[places.numpy()])
     assert images.dtype == torch.float32
+    assert torch.equal(kept["clean"], x)
     assert Threat("Linf", 0.15).contains(images, x).all()
     assert (model(images).argmax(1) != labels).all()
     assert (model(x).argmax(1) == labels).all()

@@ -96,8 +96,8 @@ def examples(judged: Verdicts) -> bytes:
 
 
 def adversarial(judged: Verdicts) -> bytes:
-    """adversarial.safetensors: up to `KEPT` broken examples as images."""
+    """adversarial.safetensors: up to `KEPT` broken examples, the image that fooled the model and the clean one."""
     ledger = judged.ledger
     rows = (ledger.broken_by >= 0).nonzero().squeeze(1)[:KEPT]
-    kept: dict[str, Tensor] = {"index": ledger.index[rows], "images": ledger.adversarial[rows].contiguous()}
-    return safetensors(kept)
+    kept: dict[str, Tensor] = {"index": ledger.index[rows], "images": ledger.adversarial[rows], "clean": ledger.x[rows]}
+    return safetensors({name: tensor.contiguous() for name, tensor in kept.items()})
