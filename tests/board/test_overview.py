@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from advbench.board import overview
@@ -9,6 +11,8 @@ from advbench.board.details import detail
 from advbench.board.rows import Row
 from advbench.board.table import sections
 from advbench.record import Flag
+
+FOLDER = Path("/home/someone/records/t/a-s0")
 
 
 def test_a_group_has_what_filters_and_table_show(make: Any):
@@ -73,7 +77,7 @@ def test_charts_have_curves_and_costs_by_group_and_seed(make: Any):
 
 
 def test_a_history_is_a_column_a_quantity(trained: Any):
-    found = detail(Row(trained("a", [0.1, 0.23456], seconds=2.0)))["history"]
+    found = detail(Row(trained("a", [0.1, 0.23456], seconds=2.0)), FOLDER)["history"]
 
     assert (found["epoch"], found["pgd"], found["seconds"], found["passes"]) == (
         [1, 2],
@@ -81,7 +85,16 @@ def test_a_history_is_a_column_a_quantity(trained: Any):
         [2, 2],
         [20, 20],
     )
-    assert detail(Row(trained("a", [])))["history"] is None
+    assert detail(Row(trained("a", [])), FOLDER)["history"] is None
+
+
+def test_commands_are_quoted_for_the_shell_that_they_are_copied_to(make: Any):
+    found = detail(Row(make("a")), FOLDER)
+    assert (found["folder"], found["again"]) == ("records/t/a-s0", "advbench reproduce records/t/a-s0")
+    evil = detail(Row(make("'; rm -rf ~; '")), FOLDER.with_name("'; rm -rf ~; '-s0"))
+    assert shlex.split(evil["again"])[2:] == ["records/t/'; rm -rf ~; '-s0"]
+    assert shlex.split(evil["command"])[-1] == "t/'; rm -rf ~; '-s0"
+    assert detail(Row(make("a", error="ValueError: x")), FOLDER)["again"] is None
 
 
 def test_numbers_that_json_does_not_have_are_nothing():

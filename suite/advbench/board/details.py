@@ -8,7 +8,9 @@ is said, with where it lies.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from advbench.board import arrays, embed, examples
@@ -35,7 +37,7 @@ def embedded(sections: Sequence[Section], folders: Folders) -> dict[Place, dict[
     found: dict[Place, dict[str, Any]] = {}
     misses = 0
     for place, row in turns(sections):
-        if (said := _fits(left, "details", lambda row=row: detail(row))) is not None:
+        if (said := _fits(left, "details", lambda row=row: detail(row, folders[key(row.record)]))) is not None:
             found[place] = said
             continue
         # Smaller ones may still fit, but ten thousand need not be tried.
@@ -97,13 +99,17 @@ def _fits(left: dict[str, int], kind: str, make: Any) -> Any:
     return made
 
 
-def detail(row: Row) -> dict[str, Any]:
-    """What the record says of itself, numbers as it has them."""
+def detail(row: Row, folder: Path) -> dict[str, Any]:
+    """What the record in `folder` says of itself, numbers as it has them."""
     record = row.record
+    where = "/".join(("records", *folder.parts[-2:]))
     return {
         "id": record.id,
         "defense": record.defense,
         "command": row.command,
+        # Quoted here, because whoever copies it hands it to a shell.
+        "again": None if row.elsewhere or row.failed else shlex.join(["advbench", "reproduce", where]),
+        "folder": where,
         "elsewhere": row.elsewhere,
         "unlike": list(row.unlike),
         "error": (record.error or "no traceback was kept")[-WORDS:] if row.failed else None,

@@ -1,4 +1,7 @@
-"""One HTML file from many: our scripts and styles, the libraries' bundles, and data that no text can break out of."""
+"""One HTML file from many: our scripts and styles, the libraries' bundles, and data that no text can break out of.
+
+The libraries are read once a process, for `advbench run` builds the page again after every job.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +46,13 @@ def library(package: str, *path: str) -> str:
     raise BadInput(f"{package} has no {'/'.join(path)}; the page needs it: pip install {package}")
 
 
+@cache
 def charts() -> Markup:
     """plotly.js as text, which nothing runs before the first chart is drawn."""
     return Markup(_inert(library("plotly", "package_data", "plotly.min.js")))  # noqa: S704
 
 
+@cache
 def tables() -> Markup:
     """DataTables, as a module that leaves its one name in the window."""
     bundle = library("itables", "html", "dt_bundle.js")
@@ -57,11 +62,13 @@ def tables() -> Markup:
     return Markup(_inert(f"{bundle[:start]}window.DataTable={names['default']};{rest}"))  # noqa: S704
 
 
+@cache
 def styles() -> Markup:
     """The style sheets: the library's, then ours."""
     return Markup(library("itables", "html", "dt_bundle.css") + (HERE / "board.css").read_text("utf-8"))  # noqa: S704
 
 
+@cache
 def scripts() -> Markup:
     """Ours, one after the other."""
     return Markup("\n".join(_inert((HERE / "js" / f"{name}.js").read_text("utf-8")) for name in SCRIPTS))  # noqa: S704

@@ -42,7 +42,7 @@
     const facts = [
       ["Robust", group.robust == null ? "no robust accuracy" : `${percent(group.robust)} %${group.low == null ? "" : ` (95 %: ${percent(group.low)}–${percent(group.high)})`}`],
       ["Clean", `${percent(group.clean)} %`],
-      ["Cost", `${board.amount(group.passes)} passes, ${board.duration(group.seconds)} of training`],
+      ["Training", group.passes == null ? "not measured here" : `${board.amount(group.passes)} passes, ${board.duration(group.seconds)}`],
       ["Model", group.model || board.NOTHING],
       ["Extra data", group.extra || "none"],
     ];

@@ -75,7 +75,7 @@
         const at = images ? images.index.indexOf(examples.index[i]) : -1;
         return [
           board.link(to(i), String(examples.index[i])),
-          at < 0 ? "" : canvas(images.pixels[at], images.shape, `example ${examples.index[i]} as it was broken`),
+          ...(images ? [at < 0 ? "" : canvas(images.pixels[at], images.shape, `example ${examples.index[i]} as it was broken`)] : []),
           examples.label[i],
           examples.predicted[i],
           fate(examples, i),
@@ -84,7 +84,7 @@
           board.amount(examples.passes[i]),
         ];
       });
-      const head = ["Example", "Image", "Class", "Predicted", "Outcome", { text: "Margin", number: true }, { text: "Distance", number: true }, { text: "Passes", number: true }];
+      const head = ["Example", ...(held.images ? ["Image"] : []), "Class", "Predicted", "Outcome", { text: "Margin", number: true }, { text: "Distance", number: true }, { text: "Passes", number: true }];
       const turn = (by, words) => h("button", { type: "button", disabled: from + by < 0 || from + by >= left.length, onclick: () => { from += by; render(); } }, words);
       home.replaceChildren(
         board.grid("Examples", head, rows, { class: "grid examples" }),

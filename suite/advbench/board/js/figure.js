@@ -4,13 +4,13 @@
   // Okabe and Ito's colours, which colour-blind readers tell apart; beyond them everything is grey and has its name.
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star"];
-  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "solid", "dash"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px 2px 1px 2px"];
   const CONFIG = { displayModeBar: false, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false, responsive: true, scrollZoom: false, doubleClick: "reset" };
 
   const others = (g) => g >= COLOURS.length;
   const night = matchMedia("(prefers-color-scheme: dark)");
-  // The two darkest of them are lighter on a dark page.
-  const LIGHTER = { "#0072b2": "#4a9fdc", "#8c564b": "#c49386" };
+  // On a dark page the darkest of them are lighter, and the sky with them, which the blue would meet.
+  const LIGHTER = { "#0072b2": "#3a8fd0", "#56b4e9": "#b9e4ff", "#8c564b": "#c49386" };
   const colour = (g) => (others(g) ? "#8f8f8f" : (night.matches && LIGHTER[COLOURS[g]]) || COLOURS[g]);
   const symbol = (g, open) => SYMBOLS[g % SYMBOLS.length] + (open ? "-open" : "");
   const dash = (g) => (g < DASHES.length ? DASHES[g] : "solid");

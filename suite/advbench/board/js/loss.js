@@ -11,7 +11,7 @@
     meta: brief(line.name),
     legendgroup: String(line.g),
     showlegend: lines.findIndex((other) => other.g === line.g) === i,
-    line: { color: colour(line.g), dash: dash(line.s), width: 1.8 },
+    line: { color: colour(line.g), dash: dash(line.g), width: 1.8 },
   });
   // Of `names` those that any record has, so that no chart begins with one that none has.
   const having = (names, lines) => Object.fromEntries(Object.entries(names).filter(([name]) => lines.some((line) => line.found[name])));
@@ -158,7 +158,7 @@
       traces: () =>
         lines.map((line, i) => ({
           ...style(line, i, lines),
-          line: { color: colour(line.g), dash: dash(line.s), width: 1.5, shape: "hv" },
+          line: { color: colour(line.g), dash: dash(line.g), width: 1.5, shape: "hv" },
           x: line.held.examples.standing[0],
           y: line.held.examples.standing[1].map((share) => 100 * share),
           hovertemplate: "%{y:.1f} % beyond %{x:.3g}<extra>%{meta}</extra>",

@@ -42,9 +42,12 @@
     return [h("h2", null, "Measures"), remarks.length ? h("ul", null, remarks) : null, rows.length ? board.grid("Measures", ["Measure", { text: "Value", number: true }, "Unit", "What it is"], rows) : null];
   };
 
+  // A cost of nought is one that nobody measured.
+  const spent = (seconds, passes) => [seconds ? board.duration(seconds) : "", passes ? `${board.amount(passes)} passes` : ""].filter(Boolean).join(", ") || board.NOTHING;
+
   const cost = ({ cost: found }) => [
-    ["Training", `${board.duration(found.train_seconds || null)}, ${board.amount(found.train_forward + found.train_backward || null)} passes`],
-    ["Evaluation", `${board.duration(found.eval_seconds || null)}, ${board.amount(found.forward + found.backward || null)} passes`],
+    ["Training", spent(found.train_seconds, found.train_forward + found.train_backward)],
+    ["Evaluation", spent(found.eval_seconds, found.forward + found.backward)],
     ["Peak memory", found.peak_memory_bytes ? `${(found.peak_memory_bytes / 2 ** 20).toFixed(0)} MiB` : board.NOTHING],
     ...(found.joules == null ? [] : [["Energy", `${board.amount(found.joules)} J`]]),
   ];
@@ -81,12 +84,13 @@
       ...base,
       content: [
         ...head,
-        h("p", { class: "soft" }, h("code", null, held.id)),
+        h("p", { class: "soft" }, h("code", null, held.id), ` in ${held.folder}`),
         held.error == null ? facts([["Robust", scores ? accuracy(scores.robust) : "none"], ["Clean", scores ? accuracy(scores.clean) : "none"], ["Best epoch", held.best ?? board.NOTHING], ...cost(held)]) : [h("p", { class: "leads bad" }, "This job FAILED."), h("pre", { tabindex: "0" }, held.error)],
         held.unlike.length ? [h("h2", null, "Under other settings"), h("ul", null, held.unlike.map((text) => h("li", null, text)))] : null,
         held.flags.length ? [h("h2", null, "Flags"), flags(held)] : held.error == null ? h("p", null, "No flag was raised.") : null,
         h("h2", null, held.elsewhere ? "Judge it again" : "Make it again"),
         board.copyable(held.command),
+        held.again ? [h("p", { class: "soft" }, "And to see whether the same comes out:"), board.copyable(held.again)] : null,
         scores ? h("div", { class: "columns" }, shares("After each attack", rungs, scores.attacks), shares("Under an attack alone", alone, scores.alone, scores.alone_n || {}), shares("By radius", radii.map(([eps]) => eps), scores.curve)) : null,
         checkpoints(held).length ? [h("h2", null, "Checkpoints"), board.grid("Checkpoints", ["Checkpoint", "Clean", "Robust"], checkpoints(held))] : null,
         history(held, name),
