@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Playwright
+    from playwright.sync_api import Browser, Dialog, Page, Playwright, Request
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -42,3 +42,23 @@ def interactive(page: Page, file: Path) -> float:
     page.goto(file.as_uri())
     page.wait_for_selector("table.standings thead th", state="attached")
     return page.evaluate(SORTED)
+
+
+def listen(page: Page, file: str, told: list[str]) -> None:
+    """Note in `told` what the page says, throws, asks, opens or wants to have beside the `file` itself."""
+
+    def asked(request: Request) -> None:
+        url = request.url.partition("#")[0]
+        if url != file and not url.startswith("data:"):
+            told.append(f"request: {url}")
+
+    def opened(dialog: Dialog) -> None:
+        told.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("request", asked)
+    page.on("dialog", opened)
+    page.on("console", lambda said: told.append(f"console {said.type}: {said.text}"))
+    page.on("pageerror", lambda error: told.append(f"error: {error}"))
+    page.on("popup", lambda other: told.append(f"window: {other.url}"))
+    page.on("download", lambda download: told.append(f"download: {download.url[:80]}"))

@@ -31,6 +31,7 @@ ABOVE = "../../x"
 LONG = "long" * 2_500
 ARABIC = "דפנס الدفاع \N{RIGHT-TO-LEFT OVERRIDE}evil\N{POP DIRECTIONAL FORMATTING}"
 CLOSING = "</script><!-- ]]> {{ 7*7 }} ${7*7} \\u003c %3Cb%3E javascript:alert(3)"
+HUGE = 9e99
 HOSTILE = (SCRIPT, IMAGE, ABOVE, LONG, ARABIC, CLOSING)
 COLLAPSED = Flag(
     name="catastrophic-overfitting",
@@ -252,6 +253,12 @@ def _hostile(results: Path) -> None:
         write(results, text, 0, 0.4, where=f"t/{number}", task="t", flags=(flag,), changes=odd, **more)
         write(results, text, 1, where=f"t/{number}-failed", task="t", error=f"ValueError: {text}", changes=odd)
         write(results, "pgd-at", 0, 0.5, where=f"u{number}/0", task=text, changes={"model": {"name": text}})
+    large = Epoch.model_validate(history(1, False, 0.5, np.random.default_rng())[0].plain() | {"loss": HUGE})
+    found = {"fosc": {"mean": Measure(value=HUGE, unit="1", meaning="huge")}}
+    costs = Cost(train_seconds=1e17, eval_seconds=1e17, train_forward=10**17, train_backward=10**17, joules=1e17)
+    more = {"history": (large, large), "measures": found, "cost": costs, "provenance": {"n": 2**63 - 1, "x": -HUGE}}
+    for label in ("huge", "other"):
+        write(results, label, 2**63 - 1, where=f"huge/{label}", task="huge", **more)
 
 
 def _many(results: Path) -> None:

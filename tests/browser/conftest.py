@@ -18,7 +18,7 @@ import states
 from advbench.board import build
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page, Request
+    from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def visit(browser: Browser, board: Callable[[str], Path]) -> Iterator[Callable[.
         page = context.new_page()
         page.set_default_timeout(30_000)
         file = board(state).as_uri()
-        listen(page, file, told)
+        chromium.listen(page, file, told)
         page.goto(file + fragment)
         if state != "none" and how.get("java_script_enabled", True):
             page.wait_for_selector("html[data-ready]", state="attached")
@@ -78,23 +78,3 @@ def visit(browser: Browser, board: Callable[[str], Path]) -> Iterator[Callable[.
     for context in contexts:
         context.close()
     assert told == []
-
-
-def listen(page: Page, file: str, told: list[str]) -> None:
-    """Note in `told` what the page says, throws, asks, opens or wants to have beside the `file` itself."""
-
-    def asked(request: Request) -> None:
-        url = request.url.partition("#")[0]
-        if url != file and not url.startswith("data:"):
-            told.append(f"request: {url}")
-
-    def opened(dialog: Dialog) -> None:
-        told.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    page.on("request", asked)
-    page.on("dialog", opened)
-    page.on("console", lambda said: told.append(f"console {said.type}: {said.text}"))
-    page.on("pageerror", lambda error: told.append(f"error: {error}"))
-    page.on("popup", lambda other: told.append(f"window: {other.url}"))
-    page.on("download", lambda download: told.append(f"download: {download.url[:80]}"))

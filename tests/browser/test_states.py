@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import pytest
 import states
-from playwright.sync_api import Page
+from chromium import listen
+from playwright.sync_api import Browser, Page
 
 Visit = Callable[..., Page]
 
@@ -50,6 +51,27 @@ def test_every_view_of_a_board_opens_offline_without_a_complaint(visit: Visit, s
         titles.add(page.title())
 
     assert len(titles) > 2 or state == "none"
+
+
+NOISY = """<!DOCTYPE html><script>console.debug("said"); alert("asked"); fetch("beside.json").catch(() => 0);
+addEventListener("click", () => { throw Error("thrown"); })</script><img src="http://127.0.0.1:9/x.png">"""
+
+
+def test_what_a_page_does_beside_showing_itself_is_noticed(browser: Browser, tmp_path: Path):
+    file = tmp_path / "noisy.html"
+    file.write_text(NOISY, encoding="utf-8")
+    told: list[str] = []
+    page = browser.new_context(offline=True).new_page()
+    listen(page, file.as_uri(), told)
+    page.goto(file.as_uri() + "#here")
+    page.mouse.click(5, 5)
+    page.wait_for_timeout(100)
+    page.context.close()
+
+    wanted = ["console debug: said", "dialog: asked", "error: thrown", "request: http://127.0.0.1:9/x.png"]
+    assert [line for line in wanted if line not in told] == []
+    assert any(line.startswith("request: file:") and line.endswith("beside.json") for line in told)
+    assert not any("noisy.html" in line for line in told if line.startswith("request"))
 
 
 def test_a_board_without_records_says_how_to_make_some(visit: Visit):
@@ -114,6 +136,9 @@ def test_hostile_names_appear_as_text_and_nothing_of_them_runs(visit: Visit):
         assert said(page.locator("main").inner_text()).count(said(text)) > 5
         assert said(text)[-5_000:] in shown("t", text, "1"), "the end of the traceback"
         assert said(text) in shown(text, "pgd-at")
+    shown("huge")
+    draw(page)
+    shown("huge", "other")
     assert page.evaluate(odd) == 0
     assert page.locator("script").count() == scripts + 1, "plotly's own, for the first chart"
 
