@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advbench.defense import TrainState
 from advbench.plan import Job
-from advbench.record import write_bytes
+from advbench.seal import keep, sound
 from advbench.seeds import derive
 
 Weights = dict[str, Tensor]
@@ -77,7 +77,7 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
                 "state.memory should hold tensors, numbers, strings, lists and dicts only, or a checkpoint cannot be "
                 f"read back: {str(error).splitlines()[0]}"
             ) from None
-    write_bytes(path, buffer.getvalue())
+    keep(path, buffer.getvalue())
 
 
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
@@ -116,6 +116,8 @@ def _read(path: Path, job: Job, device: torch.device) -> bytes | None:
     """The file's bytes, if it holds this very training."""
     try:
         content = path.read_bytes()
+        if sound(path.name, content) is False:
+            return None
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return content if saved["made_by"] == _made_by(job, device) and "memory" in saved else None
     except Exception:  # absent, or damaged: that can fail anywhere in the unpickler; training then starts over

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import advbench
+from advbench.files import write_bytes
 from advbench.index import Index
 from advbench.recipe import Training
-from advbench.record import load, save, whole, write_bytes
+from advbench.record import load, save, whole
 from advbench.spec import Spec
 from advbench.task import Data, Evaluation, ThreatModel
 

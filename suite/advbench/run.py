@@ -14,6 +14,7 @@ from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import prepare
 from advbench.record import Cost, Epoch, Flag, Record, save
 from advbench.scores import Verdicts
+from advbench.seal import mend
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
 
@@ -32,6 +33,7 @@ def run_job(
     ready = prepare(item, root, device)
     subsets, model, defense = ready.subsets, ready.model, ready.defense
     began = dict(ready.began)
+    mend(folder / "checkpoint.pt", lambda words: tell("note", 0, 0, words))
     if (processes := defense.workers()) > 1:
         share = share or here(results, root, ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)])
         trained = share(item, ready, tell)

@@ -13,10 +13,11 @@ from advbench import agenda, board, machine, task
 from advbench.board.table import sections
 from advbench.execute import local, torchrun
 from advbench.execute.lock import locked
+from advbench.files import sweep
 from advbench.index import Index
 from advbench.plan import Item, adopt, known, remember
 from advbench.progress import Show, show_board, show_plan, show_skipped
-from advbench.record import Record, load_all, sweep
+from advbench.record import Record, load_all
 from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2

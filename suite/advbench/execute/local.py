@@ -30,7 +30,7 @@ class Event:
 
     item: Item
     stage: str
-    """"start", "train", "evaluate", "ok" or "failed"."""
+    """"start", "train", "evaluate", "note", "ok" or "failed"."""
     done: int = 0
     total: int = 0
     words: str = ""
