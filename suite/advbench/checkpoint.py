@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advbench import notice
 from advbench.defense import TrainState
 from advbench.plan import Job
 from advbench.seal import keep, sound
@@ -50,9 +51,11 @@ def _made_by(job: Job, device: torch.device) -> dict[str, str]:
 def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> None:
     """Write everything that the rest of the training depends on. Raises TypeError for memory that cannot be kept.
 
-    Of processes that train together the first one writes; the others have nothing else to say.
+    Of processes that train together the first one writes; the others have nothing else to say. Whoever has been given
+    notice leaves then.
     """
     if not state.group.first:
+        notice.leave()
         return
     buffer = io.BytesIO()
     content = {
@@ -78,6 +81,7 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
                 f"read back: {str(error).splitlines()[0]}"
             ) from None
     keep(path, buffer.getvalue())
+    notice.leave()
 
 
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from advbench.spec import BadInput
 
 TEMPORARY = ".*.tmp"
 """What `write_bytes` calls a file until it is whole: .NAME.PID.tmp"""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unwritable(BadInput, OSError):

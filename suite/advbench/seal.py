@@ -64,7 +64,7 @@ def sound(name: str, content: bytes) -> bool | None:
                 return None if told is None else told == _of_parts(head, body)
             case _:
                 return unbroken(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return False
 
 
