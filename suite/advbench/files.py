@@ -27,6 +27,9 @@ class Unwritable(BadInput, OSError):
         )
         self.errno, self.strerror = error.errno, why
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
 
 def write_bytes(path: Path, content: bytes, aside: Path | None = None) -> None:
     """Replace `path` in one step: a reader sees the old file or the new one, after a crash too.

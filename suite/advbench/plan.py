@@ -164,7 +164,7 @@ def known(results: Path, index: Index | None = None) -> dict[str, Path]:
     """The folder of every finished job in `results`, by id."""
     found: dict[str, Path] = {}
     for path, entry in (index or Index(results)).all():
-        if entry.ok:
+        if entry.ok and entry.whole:
             found.setdefault(entry.id, record_folder(results, path))
     return found
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from advbench.files import write_bytes, write_json
-from advbench.seal import SEAL, sealed
+from advbench.seal import SEAL, sealed, unbroken
 from advbench.spec import BadInput, Spec, complaints, validate
 
 SCHEMA = 1
@@ -220,10 +220,12 @@ def load_all(folder: Path) -> Iterator[Record]:
 
 
 def whole(record: Record, folder: Path) -> bool:
-    """Whether the files beside `record` in `folder` are the ones it was written with."""
+    """Whether `record` in `folder` and the files beside it are what was written."""
     try:
+        if unbroken(json.loads((folder / "record.json").read_bytes())) is False:
+            return False
         return all(hashlib.sha256((folder / n).read_bytes()).hexdigest() == d for n, d in record.files.items())
-    except OSError:
+    except (OSError, ValueError, AttributeError):
         return False
 
 

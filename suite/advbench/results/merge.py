@@ -17,7 +17,6 @@ from advbench.files import Unwritable
 from advbench.plan import run_folder
 from advbench.record import BESIDE, Record, load, stable, whole
 from advbench.results.verify import ill
-from advbench.seal import of_json
 from advbench.spec import BadInput
 
 WEIGHTS = ("best.safetensors", "last.safetensors")
@@ -95,8 +94,7 @@ def _chosen(folders: Sequence[Path], prefer: Path | None) -> list[_Found]:
 
 def _read(folder: Path, file: Path) -> _Found:
     record = load(file)
-    damaged = record.sha256 not in (None, of_json(record.plain())) or not whole(record, file.parent)
-    if why := "is not what was written" if damaged else ill(record, file.parent):
+    if why := ill(record, file.parent) if whole(record, file.parent) else "is not what was written":
         raise BadInput(f"{file}: {why}; `advbench results verify {folder}` says more")
     return _Found(folder, record)
 
