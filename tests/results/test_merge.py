@@ -22,8 +22,10 @@ NONE = np.zeros(20, bool)
 def nights(tmp_path: Path, lay) -> tuple[Path, Path]:
     """Two folders with one job in common, which took another time in each."""
     one, other = tmp_path / "one", tmp_path / "other"
-    lay(one, "a"), lay(one, "b")
-    lay(other, "b", cost=Cost(train_seconds=99, train_forward=600, train_backward=400)), lay(other, "c", 1)
+    lay(one, "a")
+    lay(one, "b")
+    lay(other, "b", cost=Cost(train_seconds=99, train_forward=600, train_backward=400))
+    lay(other, "c", 1)
     return one, other
 
 

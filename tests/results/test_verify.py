@@ -13,7 +13,8 @@ from advbench.spec import BadInput
 
 
 def test_what_is_as_it_was_written_is_counted(tmp_path: Path, lay):
-    lay(tmp_path, "a"), lay(tmp_path, "b")
+    lay(tmp_path, "a")
+    lay(tmp_path, "b")
 
     found = verify(tmp_path)
 
