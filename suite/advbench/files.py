@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,13 @@ def temporaries(results: Path) -> list[Path]:
 
 
 def sweep_temporary(found: Iterable[Path]) -> None:
-    """Remove those of `found` (.NAME.PID.tmp) whose process has gone."""
+    """Remove those of `found` (.NAME.PID.tmp, files or folders) whose process has gone."""
     for path in found:
         if left_behind(path):
-            path.unlink(missing_ok=True)
+            if path.is_dir():  # a merge that was killed
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def left_behind(path: Path) -> bool:

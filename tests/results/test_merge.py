@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from advbench.files import sweep, write_bytes, write_json
 from advbench.record import Cost, load, load_all
 from advbench.results import merge as merging
 from advbench.results.merge import merge
@@ -115,6 +119,50 @@ def test_a_disk_that_fills_on_the_way_leaves_the_folder_as_it_was(tmp_path: Path
         merge(nights, out)
 
     assert contents(out) == before
+
+
+def test_a_merge_that_was_killed_is_done_again_and_leaves_nothing(tmp_path: Path, nights, command_env, contents):
+    code = """\
+import os, signal, sys
+from pathlib import Path
+from advbench.results.merge import merge
+replace, moved = Path.replace, []
+def dying(self, target):
+    moved.append(target)
+    if len(moved) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = dying
+merge([Path(name) for name in sys.argv[1:3]], Path(sys.argv[3]))
+"""
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", code, *nights, out], env=command_env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((out / "runs").glob(".merge.*.tmp"))
+
+    merge(nights, out)
+    sweep(out)
+    merge(nights, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
+    assert not list((out / "runs").glob(".merge.*"))
+
+
+def test_measures_of_models_without_a_record_come_too(tmp_path: Path, nights):
+    one, other = nights
+    for folder, value in ((one, 1), (other, 1)):
+        write_json(folder / "measures" / "t" / "m" / "measures.json", {"value": value, "files": {}})
+    write_bytes(other / "measures" / "t" / "n" / "measures.safetensors", b"arrays")
+    write_json(other / "measures" / "t" / "n" / "measures.json", {"value": 2, "files": {}})
+
+    merge(nights, out := tmp_path / "out")
+    assert {str(file.relative_to(out)) for file in (out / "measures").rglob("*.*")} == {
+        *("measures/t/m/measures.json", "measures/t/n/measures.json", "measures/t/n/measures.safetensors"),
+    }
+    write_json(one / "measures" / "t" / "n" / "measures.json", {"value": 3, "files": {}})
+    with pytest.raises(BadInput, match=r"measures/t/n: .*out and .*one differ; --prefer one of them"):
+        merge(nights, out)
+    merge(nights, out, prefer=one)
+    assert '"value": 3' in (out / "measures" / "t" / "n" / "measures.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

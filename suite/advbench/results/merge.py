@@ -15,7 +15,7 @@ from pathlib import Path
 from advbench.execute.lock import locked
 from advbench.files import Unwritable
 from advbench.plan import run_folder
-from advbench.record import BESIDE, Record, load, stable, whole
+from advbench.record import BESIDE, MEASURES, Record, load, stable, whole
 from advbench.results.verify import ill
 from advbench.spec import BadInput
 
@@ -47,7 +47,7 @@ class Merged:
 
 
 def merge(sources: Sequence[Path], out: Path, prefer: Path | None = None) -> Merged:
-    """Bring the records of `sources`, and their weights where there are, into `out`.
+    """Bring the records and measures of `sources`, and their weights where there are, into `out`.
 
     `prefer` is the folder that wins where two differ. A finished job wins over a FAILED try of the same one. Nothing is
     changed when anything is wrong: raises BadInput that names every damaged record and every conflict.
@@ -57,14 +57,14 @@ def merge(sources: Sequence[Path], out: Path, prefer: Path | None = None) -> Mer
         raise BadInput(f"--prefer {prefer}: is none of the folders; give one of {', '.join(map(str, folders))}")
     if lacking := [folder for folder in sources if not (folder / "records").is_dir()]:
         raise BadInput(*(f"{folder}: holds no records/; give results folders" for folder in lacking))
-    chosen = _chosen(folders, prefer)
+    _chosen(folders, prefer), _measured(folders, prefer)  # refused before anything is made
     with locked(out):
         # What another process wrote until the lock was held counts too.
-        if (out / "records").is_dir():
-            chosen = _chosen([out, *sources], prefer)
+        folders = [*([out] if (out / "records").is_dir() else []), *sources]
+        chosen, measured = _chosen(folders, prefer), _measured(folders, prefer)
         coming = [found for found in chosen if found.source.resolve() != out.resolve()]
         new = tuple(found.path for found in coming if not (out / "records" / found.path).exists())
-        _place(coming, out)
+        _place(coming, [file for file in measured if out.resolve() not in file.resolve().parents], out)
     replaced = tuple(found.path for found in coming if found.path not in new)
     return Merged(new, replaced, len(chosen) - len(coming))
 
@@ -87,6 +87,26 @@ def _chosen(folders: Sequence[Path], prefer: Path | None) -> list[_Found]:
                 wrong.append(f"{line}; --prefer one of them")
             else:
                 chosen[found.path] = better
+    if wrong:
+        raise BadInput(*wrong)
+    return list(chosen.values())
+
+
+def _measured(folders: Sequence[Path], prefer: Path | None) -> list[Path]:
+    """The measures.json of each model that has measures and no record. Raises BadInput for a conflict."""
+    chosen: dict[str, Path] = {}
+    wrong: list[str] = []
+    for folder in folders:
+        for file in sorted(folder.glob("measures/*/*/measures.json")):
+            path = str(file.parent.relative_to(folder))
+            known = chosen.setdefault(path, file)
+            if known.read_bytes() == file.read_bytes():
+                continue
+            wins = [one for one in (known, file) if prefer and one.parents[3].resolve() == prefer.resolve()]
+            if not wins:
+                wrong.append(f"{path}: {known.parents[3]} and {folder} differ; --prefer one of them")
+            else:
+                chosen[path] = wins[0]
     if wrong:
         raise BadInput(*wrong)
     return list(chosen.values())
@@ -117,7 +137,7 @@ def _differs(one: _Found, other: _Found) -> str:
     return ", ".join(sorted(key for key in left if left[key] != right.get(key)))
 
 
-def _place(coming: Sequence[_Found], out: Path) -> None:
+def _place(coming: Sequence[_Found], measured: Sequence[Path], out: Path) -> None:
     """Copy everything to one side first, where the disk may fill; then move it into its place, which needs no room."""
     stage = out / "runs" / f".merge.{os.getpid()}.tmp"
     try:
@@ -128,13 +148,17 @@ def _place(coming: Sequence[_Found], out: Path) -> None:
             moves += _copied(files, found.folder, stage / "records" / found.path, out / "records" / found.path)
             weights = [runs / name for name in WEIGHTS if (runs / name).is_file()]
             moves += _copied(weights, runs, stage / "runs" / found.path, run_folder(out, found.path))
+        for file in measured:
+            path = file.parent.relative_to(file.parents[3])
+            files = [one for one in (file, file.with_name(MEASURES)) if one.exists()]
+            moves += _copied(files, file.parent, stage / path, out / path)
         # As when a record is written: what was there goes, its JSON first, and the new JSON comes last.
         for found in coming:
             for name in ("record.json", *BESIDE):
                 (out / "records" / found.path / name).unlink(missing_ok=True)
             for name in WEIGHTS:
                 (run_folder(out, found.path) / name).unlink(missing_ok=True)
-        for staged, target in sorted(moves, key=lambda move: move[1].name == "record.json"):
+        for staged, target in sorted(moves, key=lambda move: move[1].suffix == ".json"):
             target.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(target)
     except OSError as error:
