@@ -79,10 +79,10 @@ def _run(
         return BAD
     board.refuse_to_overwrite(results / "README.md")
     # A record that the board cannot read is told before the work, not after.
-    repair.unreadable(results, planned := {item.path for item in items if item.state == "run"})
+    damaged = repair.unreadable(results, {item.path for item in items if item.state == "run"})
     with locked(results):
         sweep(results)
-        for line in repair.aside(repair.unreadable(results, planned)) + repair.broken(results, index, items):
+        for line in repair.aside(damaged) + repair.broken(results, index, items):
             console.print(line)
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)

@@ -32,9 +32,10 @@ def unreadable(results: Path, planned: Collection[str]) -> list[Path]:
 
 def aside(files: Sequence[Path]) -> list[str]:
     """Give damaged records another name, for a board cannot be built over them; a line for each."""
-    for file in files:
+    still = [file for file in files if file.exists() and _damaged(file)]  # another run may have been faster
+    for file in still:
         file.replace(file.with_name(DAMAGED))
-    return [f"{file}: was damaged and is made again; kept as {DAMAGED}" for file in files]
+    return [f"{file}: was damaged and is made again; kept as {DAMAGED}" for file in still]
 
 
 def broken(results: Path, index: Index, items: Sequence[Item]) -> list[str]:
