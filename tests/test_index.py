@@ -114,9 +114,11 @@ def test_a_clock_that_went_back_hides_no_change(tmp_path: Path):
     later = time.time() + 86400
     for file in folder.iterdir():
         os.utime(file, (later, later))
-    assert kept(tmp_path).entry("t/a-s0").whole
+    assert (entry := kept(tmp_path).entry("t/a-s0"))
+    assert entry.whole
 
     table = folder / "examples.parquet"
     table.write_bytes(bytes([table.read_bytes()[0] ^ 1]) + table.read_bytes()[1:])  # of a day before, and as long
 
-    assert not Index(tmp_path).entry("t/a-s0").whole
+    assert (entry := Index(tmp_path).entry("t/a-s0"))
+    assert not entry.whole

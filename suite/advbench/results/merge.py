@@ -57,7 +57,8 @@ def merge(sources: Sequence[Path], out: Path, prefer: Path | None = None) -> Mer
         raise BadInput(f"--prefer {prefer}: is none of the folders; give one of {', '.join(map(str, folders))}")
     if lacking := [folder for folder in sources if not (folder / "records").is_dir()]:
         raise BadInput(*(f"{folder}: holds no records/; give results folders" for folder in lacking))
-    _chosen(folders, prefer), _measured(folders, prefer)  # refused before anything is made
+    for refuse in (_chosen, _measured):  # before anything is made
+        refuse(folders, prefer)
     with locked(out):
         # What another process wrote until the lock was held counts too.
         folders = [*([out] if (out / "records").is_dir() else []), *sources]
