@@ -1,7 +1,7 @@
-"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py [--moments 100] [--minutes 10]`.
+"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py [--moments 100] [--minutes 10] [--seed 0]`.
 
-Half of the moments are drawn from the clock, uniformly over the time that an undisturbed run takes; the others from the
-kinds of files that one writes, before or after the rename. SIGKILL goes to all processes, to the driver, or to the one
+Half of the moments are drawn from the clock, uniformly over half the time that an undisturbed run takes (what is left
+of a suite takes less and less); the others from the kinds of files that one writes, before or after the rename. SIGKILL goes to all processes, to the driver, or to the one
 that writes. After each kill every file that stands under its final name is held to its digest. The same command is
 started again until it ends; then all records, tables, images and weights are compared with those of the undisturbed
 run, and the next suite begins. The number that counts is the last line's: records that are not equal.
@@ -157,9 +157,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--moments", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        suite, draw = Suite(Path(name)), random.Random(0)
+        suite, draw = Suite(Path(name)), random.Random(asked.seed)
         started = time.monotonic()
         assert suite.start("whole").wait() == 0
         seconds = time.monotonic() - started
@@ -207,7 +208,7 @@ def _through(
             order.write_text(f"{moment} {when} {victim}", encoding="utf-8")
         run = suite.start(results)
         try:
-            code = run.wait(draw.uniform(0, seconds) if by_clock and not last else None)
+            code = run.wait(draw.uniform(0, seconds / 2) if by_clock and not last else None)
         except subprocess.TimeoutExpired:
             (os.killpg if victim == "all" else os.kill)(run.pid, signal.SIGKILL)
             code = run.wait()
