@@ -1,10 +1,11 @@
-"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py [--moments 100] [--minutes 10] [--seed 0]`.
+"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py [--moments 100] [--minutes 10]`.
 
 Half of the moments are drawn from the clock, uniformly over half the time that an undisturbed run takes (what is left
-of a suite takes less and less); the others from the kinds of files that one writes, before or after the rename. SIGKILL goes to all processes, to the driver, or to the one
-that writes. After each kill every file that stands under its final name is held to its digest. The same command is
-started again until it ends; then all records, tables, images and weights are compared with those of the undisturbed
-run, and the next suite begins. The number that counts is the last line's: records that are not equal.
+of a suite takes less and less); the others from the kinds of files that one writes, before or after the rename.
+SIGKILL goes to all processes, to the driver, or to the one that writes. After each kill every file that stands under
+its final name is held to its digest. The same command is started again until it ends; then all records, tables, images
+and weights are compared with those of the undisturbed run, and the next suite begins. The number that counts is the
+last line's: records that are not equal.
 """
 
 from __future__ import annotations
