@@ -55,6 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> Path:
 
 
 WHERE = Where(Path("results"), Path("data"), "cpu")
+ASKED = Asked("nets.py:Net", Path("w.pth"))
 
 
 def observed(*names: str, word: str = "nets.py:Net", weights: str | None = "w.pth", label: str | None = None) -> None:
@@ -175,3 +176,20 @@ def test_by_default_everything_but_what_moves_or_bends_the_weights(tiny: Any):
     dear = {"param-hessian", "sharpness", "smoothness"}
     assert set(found["measure_notes"]) == set(CHEAP) == set(find.names(find.PACKAGE / "collectors")) - dear
     assert all(notes[0].startswith("32 examples") for notes in found["measure_notes"].values())
+
+
+@pytest.mark.usefixtures("here")
+def test_figures_lie_beside_no_record_and_are_named(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib: advbench[plots]")
+    assess(Asked("nets.py:Net", Path("w.pth")), Path("tiny.toml"), None, None, None, WHERE, as_json=False)
+    before = sorted(path.name for path in OUTSIDE.iterdir())
+    capsys.readouterr()
+    observe(ASKED, Path("tiny.toml"), None, None, ["fosc"], WHERE, as_json=True, figures="svg")
+
+    said = json.loads(capsys.readouterr().out)
+    [figure] = said["figures"]
+    assert Path(figure) == Path("results/measures/tiny/nets-Net-w-s0/fosc.svg")
+    assert b"<svg" in Path(figure).read_bytes()
+    assert sorted(path.name for path in OUTSIDE.iterdir()) == sorted([*before, MEASURES])
+    observe(ASKED, Path("tiny.toml"), None, "other", ["fosc"], WHERE, as_json=True, figures="png")
+    assert Path("results/measures/tiny/other/fosc.png").is_file()

@@ -26,6 +26,7 @@ from advbench.attacks.library import Library as AttackLibrary
 from advbench.collectors.base import Collector
 from advbench.data import pool
 from advbench.data.base import DataSet, Source
+from advbench.data.classes import only
 from advbench.defense import Defense
 from advbench.models.base import Model
 from advbench.models.library import Library as ModelLibrary
@@ -37,6 +38,7 @@ PACKAGE = Path(advbench.__file__).parent
 NO_PARTS = {"__init__", "base"} | {
     "apgd_schedule",
     "augment",
+    "classes",
     "decode",
     "fab_projections",
     "folders",
@@ -215,6 +217,8 @@ def data_files(data: Data, root: Path) -> list[Path]:
 def read_data(data: Data, root: Path) -> DataSet:
     """The data of a task, all read and checked. Raises Missing or BadInput."""
     whole = source(data).load(root)
+    if data.classes:
+        whole = only(whole, data.classes)
     return pool.pooled(whole, root, data.unlabelled.path) if data.unlabelled and data.unlabelled.path else whole
 
 

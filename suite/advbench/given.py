@@ -12,6 +12,7 @@ from advbench.options import (
     Debug,
     Decided,
     Device,
+    Figures,
     Json,
     Label,
     Model,
@@ -81,6 +82,9 @@ def collect(
     weights_sha256: WeightsDigest = None,
     checkpoint: WhichCheckpoint = None,
     label: Label = None,
+    figures: Annotated[
+        Figures | None, typer.Option(help="Draw each collector's arrays, too (advbench[plots]).")
+    ] = None,
     results: Results = Path("results"),
     data_root: DataRoot = Path("data"),
     device: Device = "auto",
@@ -101,7 +105,9 @@ def collect(
     asked = Asked(model, weights, weights_sha256, checkpoint.value if checkpoint else None)
     where = Where(results, data_root, device)
     try:
-        observe.observe(asked, task, only, label, collector or [], where, as_json=as_json)
+        observe.observe(
+            asked, task, only, label, collector or [], where, as_json=as_json, figures=figures and figures.value
+        )
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped", err=True)
         raise typer.Exit(130) from None

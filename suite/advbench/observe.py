@@ -16,6 +16,7 @@ from safetensors.torch import load as tensors
 from safetensors.torch import save as bytes_of
 
 from advbench import board, find, measures
+from advbench import figures as drawings
 from advbench.collectors.base import Collector
 from advbench.execute.lock import locked
 from advbench.external import external, identity
@@ -45,12 +46,16 @@ def observe(
     where: Where,
     *,
     as_json: bool,
+    figures: str | None = None,
 ) -> None:
     """Let the collectors called `names` look at the model, as the task says, and print what they find.
 
     Without names, those of the task's `[collect]`, or the cheap ones. What they find goes into the record of this very
-    model in the results, or into measures/TASK/LABEL/ there. What was found before is not done again. Raises BadInput.
+    model in the results, or into measures/TASK/LABEL/ there. What was found before is not done again. With
+    `figures`, png or svg, each collector's arrays are drawn into measures/TASK/. Raises BadInput.
     """
+    if figures:
+        drawings.ready()
     for name in names:
         try:
             find.part(Collector, name)
@@ -72,10 +77,15 @@ def observe(
             file = _into(record, found, where.results) if record else _beside(ready, found, where.results)
             if record:
                 board.build(where.results)
+            place = _path(record) if record else f"{ready.job.task}/{ready.job.label}"
+            drawn = _drawn(found, where.results, place, figures) if figures else []
     if as_json:
-        print(json.dumps({"path": str(file), "task": ready.job.task, **_said(found)}, indent=1))
+        said = {"path": str(file), "task": ready.job.task, "figures": [str(figure) for figure in drawn]}
+        print(json.dumps(said | _said(found), indent=1))
     else:
         _tell(console, found, file)
+        for figure in drawn:
+            console.print(f"figure: {figure}", soft_wrap=True)
 
 
 def _chosen(task: Task, names: Sequence[str]) -> list[Collector]:
@@ -170,6 +180,17 @@ def _beside(ready: Ready, found: dict[str, Found], results: Path) -> Path:
     job = {key: value for key, value in ready.job.plain().items() if key in ("task", "data", "data_sha256", "threat")}
     write_json(file, {**job, "label": ready.job.label, "model": model, **_said(found), "files": digests})
     return file
+
+
+def _drawn(found: dict[str, Found], results: Path, place: str, kind: str) -> list[Path]:
+    """The figures of what has any, in a folder of the model's own; never beside a record, whose files are counted."""
+    files: list[Path] = []
+    for name, one in found.items():
+        arrays = {key: value.numpy() for key, value in one.arrays.items()}
+        if content := drawings.draw(name, arrays, place, kind):
+            files.append(results / "measures" / place / f"{name}.{kind}")
+            write_bytes(files[-1], content)
+    return files
 
 
 def _said(found: dict[str, Found]) -> dict[str, Any]:

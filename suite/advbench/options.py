@@ -49,6 +49,13 @@ class Decided(StrEnum):
     decided = "decided"
 
 
+class Figures(StrEnum):
+    """The format of figures."""
+
+    png = "png"
+    svg = "svg"
+
+
 class Kind(StrEnum):
     """What `advbench list` can list."""
 

@@ -45,6 +45,8 @@ class Data(Spec):
     """For `image-folder` and `npz`: the folder or file, relative to the data root."""
     size: int | None = Field(default=None, ge=1)
     """For `image-folder` and `imagenet` (224): crop to this many pixels, the short side resized to 256/224 of it."""
+    classes: tuple[int, ...] | None = Field(default=None, min_length=2)
+    """Use only the examples of these classes, which are then called 0, 1, ...; default: all."""
     train: int | None = Field(default=None, ge=1)
     """Training examples; default: all that validation leaves."""
     validation: int | None = Field(default=None, ge=1)
