@@ -146,9 +146,7 @@ def test_a_job_of_ours_has_the_verdicts_of_its_own_record(tiny: Any) -> None:
         assert found["scores"] == trained.plain()["scores"]
         assert found["provenance"]["weights_sha256"] == {"external": trained.provenance["weights_sha256"]["best"]}
 
-    [row] = [
-        row for row in Path("results/README.md").read_text("utf-8").splitlines() if "| standard-s0 |" in row
-    ]
+    [row] = [row for row in Path("results/README.md").read_text("utf-8").splitlines() if "| standard-s0 |" in row]
     assert "trained elsewhere: results/records/tiny/standard-s0" in row
     assert "other settings" not in row
     other = Path("results/runs/tiny/standard-s0/best.safetensors")

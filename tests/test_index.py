@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,18 @@ def test_what_is_no_record_is_none(tmp_path: Path, raw):
     (folder / "record.json").write_text(json.dumps(raw), encoding="utf-8")
 
     assert Index(tmp_path).entry("t/a-s0") is None
+
+
+def test_a_clock_that_went_back_hides_no_change(tmp_path: Path):
+    folder = lay(tmp_path, "t/a-s0")
+    later = time.time() + 86400
+    for file in folder.iterdir():
+        os.utime(file, (later, later))
+    assert (entry := kept(tmp_path).entry("t/a-s0"))
+    assert entry.whole
+
+    table = folder / "examples.parquet"
+    table.write_bytes(bytes([table.read_bytes()[0] ^ 1]) + table.read_bytes()[1:])  # of a day before, and as long
+
+    assert (entry := Index(tmp_path).entry("t/a-s0"))
+    assert not entry.whole

@@ -24,6 +24,7 @@ from advbench.record import MEASURES, Record, load, whole
 from advbench.reproduce import compare
 from advbench.resolve import resolve
 from advbench.run import run_job
+from advbench.seal import sealed
 from advbench.spec import BadInput
 from advbench.task import Data
 from advbench.threat import Threat
@@ -116,7 +117,8 @@ def test_they_go_into_the_record_of_that_very_model(capsys: pytest.CaptureFixtur
     assert sorted(last.measures) == ["fosc", "margins", "sparsity"]
     assert last.measures["margins"] == first.measures["margins"]
     assert {name.partition("/")[0] for name in load_file(OUTSIDE / MEASURES)} >= {"fosc", "margins"}
-    assert last.model_copy(update={"measures": {}, "measure_notes": {}, "files": before.files}) == before
+    same = {"measures": {}, "measure_notes": {}, "files": before.files, "sha256": before.sha256}
+    assert last.model_copy(update=same) == before
     assert not Path("results/measures").exists()
     [line] = csv.DictReader(Path("results/board.csv").read_text("utf-8").splitlines())
     assert float(line["measure.fosc.fosc_mean"]) == last.measures["fosc"]["fosc_mean"].value
@@ -159,7 +161,8 @@ def test_only_the_judged_weights_may_fill_the_record():
     record = kept(TRAINED)
     digests = {**record.provenance["weights_sha256"], "best": "0" * 64}
     file = record_folder(Path("results"), item.path) / "record.json"
-    file.write_text(json.dumps(record.model_copy(update={"provenance": {"weights_sha256": digests}}).plain()), "utf-8")
+    other = record.model_copy(update={"provenance": {"weights_sha256": digests}}).plain()
+    file.write_text(json.dumps(sealed(other)), "utf-8")
     said = Asked(str(TRAINED), checkpoint="last")
     observe(said, Path("tiny.toml"), None, None, ["margins"], WHERE, as_json=False)
 

@@ -16,11 +16,12 @@ from advbench import board, flags, leave
 from advbench.execute.local import Event
 from advbench.execute.lock import locked
 from advbench.external import EXTERNAL, external, identity
+from advbench.files import sweep
 from advbench.judging import Given, Ready, Where, ready_for
 from advbench.outside import Asked
 from advbench.plan import Item, record_folder, run_folder
 from advbench.progress import Show
-from advbench.record import Accuracy, Cost, Record, load_all, save, sweep, whole
+from advbench.record import Accuracy, Cost, Record, load_all, save, whole
 from advbench.record import load as load_record
 from advbench.scores import Verdicts
 from advbench.spec import BadInput

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advbench import notice
 from advbench.defense import TrainState
 from advbench.plan import Job
-from advbench.record import write_bytes
+from advbench.seal import keep, sound
 from advbench.seeds import derive
 
 Weights = dict[str, Tensor]
@@ -56,9 +57,11 @@ def _made_by(job: Job, device: torch.device) -> dict[str, str]:
 def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> None:
     """Write everything that the rest of the training depends on. Raises TypeError for memory that cannot be kept.
 
-    Of processes that train together the first one writes; the others have nothing else to say.
+    Of processes that train together the first one writes; the others have nothing else to say. Whoever has been given
+    notice leaves then.
     """
     if not state.group.first:
+        notice.leave()
         return
     buffer = io.BytesIO()
     content = {
@@ -83,7 +86,8 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
                 "state.memory should hold tensors, numbers, strings, lists and dicts only, or a checkpoint cannot be "
                 f"read back: {str(error).splitlines()[0]}"
             ) from None
-    write_bytes(path, buffer.getvalue())
+    keep(path, buffer.getvalue())
+    notice.leave()
 
 
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:
@@ -136,6 +140,8 @@ def _read(path: Path, job: Job, device: torch.device, along: dict[str, Any]) -> 
     """The file's bytes, if it holds this very training, and what was to be collected `along` it."""
     try:
         content = path.read_bytes()
+        if sound(path.name, content) is False:
+            return None
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         kept = saved["at"].get("along", {})
         whole = "memory" in saved and all(kept.get(name) == fields for name, fields in along.items())

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from advbench import __version__, claims, formats, given
+from advbench import __version__, claims, folder, formats, given
 from advbench.options import DataRoot, Debug, Device, Executor, Jobs, Json, Kind, Paths, Results, Starter
 from advbench.spec import BadInput
 
@@ -50,16 +50,16 @@ def run(
 
     Example: advbench run tasks/ --only 'digits-linf/pgd-at*'
 
-    Exit code: 0 all well, 1 some job FAILED, 2 bad input or nothing to run, 130 interrupted.
+    Exit code: 0 all well, 1 some job FAILED, 2 bad input or nothing to run, 130 interrupted, 143 by SIGTERM.
     """
-    from advbench import suite
+    from advbench import notice, suite
 
     del executor, debug  # the one executor there is; main() looks at --debug itself
     try:
         code = suite.run(paths or [], only, results, data_root, device, jobs, dry_run=dry_run, download=download)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
-        code = 130
+        code = 143 if isinstance(stop, notice.Terminated) else 130
     raise typer.Exit(code)
 
 
@@ -147,6 +147,7 @@ for _command in (claims.compare, claims.check, claims.audit):
     app.command()(_command)
 app.command()(formats.export)
 app.command("import")(formats.import_)
+app.add_typer(folder.app)
 
 
 @app.command("list")

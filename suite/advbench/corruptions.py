@@ -19,7 +19,7 @@ from advbench import distortions, severities
 from advbench.data.base import Examples
 from advbench.judge import judge
 from advbench.memory import Size
-from advbench.record import write_bytes
+from advbench.seal import keep, mend
 from advbench.seeds import derive, own_streams
 from advbench.spec import BadInput
 
@@ -76,6 +76,8 @@ def accuracies(
     """
     names = severities.fitting(names, min(examples.pixels(slice(0, 1)).shape[2:]))
     key = f"{key}/{seed}"
+    if journal is not None:
+        mend(journal, lambda words: tell("note", 0, 0, words))
     found = _read(journal, key)
     size = Size(batch, lambda words: tell("evaluate", 0, len(names), words))
     for number, name in enumerate(names):
@@ -84,7 +86,7 @@ def accuracies(
         tell("evaluate", number, len(names), name)
         found[name] = {s: _accuracy(model, examples, name, s, seed, size, votes) for s in severities.SEVERITIES}
         if journal is not None:
-            write_bytes(journal, json.dumps({"key": key, "found": found}).encode())
+            keep(journal, json.dumps({"key": key, "found": found}).encode())
     return {name: found[name] for name in names}
 
 

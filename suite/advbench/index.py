@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advbench.record import SCHEMA, write_bytes
+from advbench.files import write_bytes
+from advbench.record import SCHEMA
+from advbench.seal import unbroken
 
 VERSION = 2
 """Raised when an entry's fields change; an index of another version is made anew."""
@@ -130,7 +132,8 @@ def _entry(raw: dict[str, Any], folder: Path) -> Entry:
     if raw["schema"] != SCHEMA:
         raise ValueError(raw["schema"])
     try:
-        whole = all(_digest(folder / name) == digest for name, digest in raw["files"].items())
+        beside = all(_digest(folder / name) == digest for name, digest in raw["files"].items())
+        whole = beside and unbroken(raw) is not False
     except OSError:
         whole = False
     return Entry(raw["id"], raw["status"] == "ok", whole, _cost(raw) if raw["status"] == "ok" else None)

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from advbench import notice
 from advbench.parallel import WRECK, joined
 from advbench.plan import Item, run_folder
 from advbench.precision import Engine
@@ -145,6 +146,7 @@ def _serve(
 ) -> None:
     """A rank's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    notice.heed()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -167,7 +169,8 @@ def _serve(
                 checkpoint = run_folder(results, item.path) / "checkpoint.pt"
                 listen = tell if group.first else _nobody
                 how = (checkpoint, listen, group, ready.collectors)
-                trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
+                with notice.awaited():
+                    trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
                 verdicts(item.job, ready, trained, checkpoint.parent, listen, group)
                 if group.first:
                     _write(folder / "trained.pt", trained)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from advbench.judge import judge
 from advbench.losses import margin
-from advbench.record import write_bytes
+from advbench.seal import keep, sound
 from advbench.threat import Threat
 
 STANDING, CLEAN = -1, -2
@@ -156,11 +156,13 @@ class Ledger:
         tensors |= {f"withstood/{name}": column for name, column in self.withstood.items()}
         content = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         said = {"key": key, "done": json.dumps(self.done), "seconds": str(self.seconds), "detector": str(self.detector)}
-        write_bytes(path, save(content, metadata=said))
+        keep(path, save(content, metadata=said))
 
     def read(self, path: Path, key: str) -> bool:
         """Take over the state that `write` kept, if it is there, whole and for `key`."""
         try:
+            if sound(path.name, path.read_bytes()) is False:
+                return False
             with safe_open(str(path), framework="pt", device=str(self.x.device)) as file:
                 metadata = file.metadata()
                 if metadata["key"] != key:

@@ -24,9 +24,10 @@ from advbench.collect import tried
 from advbench.collectors.base import Collector, Measures
 from advbench.data.base import Examples
 from advbench.external import External
+from advbench.files import write_bytes
 from advbench.plan import Job
 from advbench.prepare import Ready
-from advbench.record import MEASURES, Measure, write_bytes
+from advbench.record import MEASURES, Measure
 from advbench.threat import Threat
 
 Tell = Callable[[str, int, int, str], None]

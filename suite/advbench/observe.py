@@ -21,12 +21,13 @@ from advbench.along import ALONG
 from advbench.collectors.base import Collector
 from advbench.execute.lock import locked
 from advbench.external import external, identity
+from advbench.files import sweep, write_bytes, write_json
 from advbench.index import canonical
 from advbench.judging import Ready, Where, ready_for
 from advbench.measures import Found
 from advbench.outside import Asked
 from advbench.plan import record_folder, run_folder
-from advbench.record import BESIDE, MEASURES, Record, load, load_all, save, sweep, whole, write_bytes, write_json
+from advbench.record import BESIDE, MEASURES, Record, load, load_all, save, whole
 from advbench.spec import BadInput
 from advbench.task import Task
 

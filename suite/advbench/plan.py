@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import advbench
+from advbench.files import write_bytes
 from advbench.index import Index
 from advbench.recipe import Training
-from advbench.record import load, save, whole, write_bytes
+from advbench.record import load, save, whole
 from advbench.spec import Spec
 from advbench.task import Data, Evaluation, ThreatModel, placeless
 
@@ -173,7 +174,7 @@ def known(results: Path, index: Index | None = None) -> dict[str, Path]:
     """The folder of every finished job in `results`, by id."""
     found: dict[str, Path] = {}
     for path, entry in (index or Index(results)).all():
-        if entry.ok:
+        if entry.ok and entry.whole:
             found.setdefault(entry.id, record_folder(results, path))
     return found
 

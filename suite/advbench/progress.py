@@ -172,6 +172,8 @@ class Show:
                 self._begin(path)
             case "ok" | "failed":
                 self._end(event, path)
+            case "note":
+                self.console.print(f"note   {path}  {event.words}", highlight=False, markup=False, soft_wrap=True)
             case _:
                 self._move(event, path)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from advbench.files import write_bytes, write_json
+from advbench.seal import SEAL, sealed, unbroken
 from advbench.spec import BadInput, Spec, complaints, read, read_json, validate
 
 SCHEMA = 1
@@ -163,6 +164,8 @@ class Record(Spec):
     """sha256 of each file beside the record."""
     error: str | None = None
     """The traceback of a failed job."""
+    sha256: str | None = None
+    """The seal of all else that the file says; records of an earlier version have none."""
 
     @property
     def reason(self) -> str:
@@ -179,63 +182,6 @@ MEASURES = "measures.safetensors"
 BESIDE = ("examples.parquet", "adversarial.safetensors", MEASURES)
 """What may lie beside a record."""
 
-TEMPORARY = ".*.tmp"
-"""What `write_bytes` calls a file until it is whole: .NAME.PID.tmp"""
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` in one step: a reader sees the old file or the new one, after a crash too."""
-    write_together({path: content})
-
-
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Replace files that belong together: where the disk has no room for all of them, none is replaced."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in contents:
-            temporary[path].replace(path)
-    except BaseException:
-        for path in contents:
-            temporary[path].unlink(missing_ok=True)
-        raise
-
-
-def sweep(results: Path) -> None:
-    """Remove what killed processes left of `write_bytes` in a results folder whose lock is held."""
-    # Not everything below: the folder may be a whole project, of which records/, runs/ and the pages are ours.
-    found = [path for name in ("records", "runs") for path in (results / name).rglob(TEMPORARY)]
-    sweep_temporary([*found, *results.glob(TEMPORARY)])
-
-
-def sweep_temporary(found: Iterable[Path]) -> None:
-    """Remove those of `found` (.NAME.PID.tmp) whose process has gone."""
-    for path in found:
-        _, _, pid = path.stem.rpartition(".")
-        # A living one is `advbench board`, which needs no lock, or a worker that ends with its killed driver.
-        if pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # someone else's
-        return True
-    return True
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
 
 def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -> Record:
     """Write `record` and the files `beside` it into `folder`; returns it with their digests."""
@@ -249,9 +195,11 @@ def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -
     for name, content in beside.items():
         write_bytes(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(beside.items())}
-    record = record.model_copy(update={"files": digests})
-    write_json(target, record.plain())
-    return record
+    plain = record.model_copy(update={"files": digests}).plain()
+    del plain[SEAL]
+    plain = sealed(plain)
+    write_json(target, plain)
+    return record.model_copy(update={"files": digests, SEAL: plain[SEAL]})
 
 
 def load(path: Path) -> Record:
@@ -281,10 +229,12 @@ def load_all(folder: Path) -> Iterator[Record]:
 
 
 def whole(record: Record, folder: Path) -> bool:
-    """Whether the files beside `record` in `folder` are the ones it was written with."""
+    """Whether `record` in `folder` and the files beside it are what was written."""
     try:
+        if unbroken(json.loads((folder / "record.json").read_bytes())) is False:
+            return False
         return all(hashlib.sha256((folder / n).read_bytes()).hexdigest() == d for n, d in record.files.items())
-    except OSError:
+    except (OSError, ValueError, AttributeError):
         return False
 
 
@@ -296,6 +246,7 @@ def stable(record: Record) -> dict[str, Any]:
     """
     plain = record.plain()
     plain["files"].pop(MEASURES, None)
+    del plain[SEAL]
     asked = plain["job"].get("collect") or {}
     for name in ("measures", "measure_notes"):
         plain[name] = {collector: found for collector, found in plain[name].items() if collector in asked}

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
-from advbench import flags, leave, measures
+from advbench import flags, leave, measures, notice
+from advbench.files import FULL, Unwritable
 from advbench.launch import Share, here
 from advbench.plan import Item, Job, record_folder, run_folder
 from advbench.prepare import Ready, prepare
 from advbench.record import MEASURES, Cost, Epoch, Flag, Record, load, save, whole
 from advbench.scores import Verdicts
+from advbench.seal import mend
 from advbench.spec import BadInput
 from advbench.train import Diverged, Tell, Trained, train
 from advbench.verdicts import verdicts
@@ -36,12 +38,14 @@ def run_job(
     if earlier := _judged(job, results):
         return _observed(earlier, job, ready, results, tell)
     began = dict(ready.began)
-    if (processes := defense.workers()) > 1:
-        share = share or here(results, root, ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)])
-        trained = share(item, ready, tell)
-        began["processes"] = processes
-    else:
-        trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell, collectors=ready.collectors)
+    mend(folder / "checkpoint.pt", lambda words: tell("note", 0, 0, words))
+    with notice.awaited():
+        if (processes := defense.workers()) > 1:
+            places = ["cpu" if device.type == "cpu" else f"cuda:{n}" for n in range(processes)]
+            trained = (share or here(results, root, places))(item, ready, tell)
+            began["processes"] = processes
+        else:
+            trained = train(job, subsets, defense, model, folder / "checkpoint.pt", tell, collectors=ready.collectors)
     found, digests = verdicts(job, ready, trained, folder, tell)
     judged = found[job.evaluation.checkpoint]
     seen = measures.of_job(job, ready, digests[job.evaluation.checkpoint], folder, tell)
@@ -109,13 +113,17 @@ def failed(job: Job, results: Path, error: str, history: tuple[Epoch, ...] = ())
 def attempt(
     item: Item, results: Path, root: Path, device: torch.device, tell: Tell, share: Share | None = None
 ) -> Record:
-    """`run_job`, with whatever it raises turned into a FAILED record."""
+    """`run_job`, with whatever it raises turned into a FAILED record; but Unwritable, for a disk that is full."""
     assert item.job is not None
     try:
         return run_job(item, results, root, device, tell, share)
+    except Unwritable:
+        raise  # the fault of no job: when there is room again, it goes on
     except Diverged as error:
         return failed(item.job, results, f"Diverged: {error}", error.history)
-    except Exception:  # a defense file may raise anything; the other jobs go on
+    except Exception as error:  # a defense file may raise anything; the other jobs go on
+        if isinstance(error, OSError) and error.errno in FULL:  # what a defense prints goes to the disk too
+            raise Unwritable(run_folder(results, item.path), error) from error
         return failed(item.job, results, traceback.format_exc())
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from advbench import agenda, board, machine, task
+from advbench import agenda, board, machine, notice, task
 from advbench.board.table import sections
 from advbench.execute import local, torchrun
 from advbench.execute.lock import locked
+from advbench.files import sweep
 from advbench.index import Index
 from advbench.plan import Item, adopt, known, remember
 from advbench.progress import Show, show_board, show_plan, show_skipped
-from advbench.record import Record, load_all, sweep
+from advbench.record import Record, load_all
+from advbench.results import repair
 from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2
@@ -76,9 +78,12 @@ def _run(
         console.print("nothing to run here: every job is skipped, see the reasons above")
         return BAD
     board.refuse_to_overwrite(results / "README.md")
-    list(load_all(results / "records"))  # a record that the board cannot read is told before the work, not after
+    # A record that the board cannot read is told before the work, not after.
+    damaged = repair.unreadable(results, {item.path for item in items if item.state == "run"})
     with locked(results):
         sweep(results)
+        for line in repair.aside(damaged) + repair.broken(results, index, items):
+            console.print(line)
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)
         found = known(results, index)  # a job that was done under another task's name is not done twice
@@ -135,7 +140,8 @@ def _work(
                 built = time.monotonic()
                 taken = built - started
 
-        return execute(todo, results, root, devices, on_event)
+        with notice.told():
+            return execute(todo, results, root, devices, on_event)
 
 
 def _tell(console: Console, items: list[Item], records: list[Record], results: Path) -> None:

@@ -20,10 +20,10 @@ from advbench.checkpoint import Weights
 from advbench.data.base import Examples
 from advbench.evaluate import evaluate, frozen
 from advbench.external import External
+from advbench.files import write_bytes
 from advbench.parallel import ALONE, Group
 from advbench.plan import Job
 from advbench.prepare import Ready
-from advbench.record import write_bytes
 from advbench.scores import Verdicts
 from advbench.task import Evaluation
 from advbench.threat import Threat

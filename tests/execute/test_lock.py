@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,106 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
     told = "file/x: cannot be written: Not a directory; choose another"
     with pytest.raises(BadInput, match=told), locked(tmp_path / "file" / "x"):
         pass
+
+
+NO_LOCKS = """\
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has no locks."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+@pytest.fixture
+def lockless_holder(tmp_path: Path, command_env: dict[str, str]):
+    """Another process that holds tmp_path where there are no locks."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", NO_LOCKS + HOLDER, str(tmp_path)], env=command_env, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_without_locks_a_second_process_is_told_who_holds_it(tmp_path: Path, no_locks, lockless_holder):
+    with pytest.raises(BadInput) as refused, locked(tmp_path):
+        pass
+
+    [line] = refused.value.lines
+    who = f"process {lockless_holder.pid} on {platform.node()} since 20"
+    assert line.startswith(f"{tmp_path}: in use by another run ({who}")
+    assert line.endswith(f"if that process has gone, remove {tmp_path / 'runs' / 'lock.held'}")
+
+
+def test_without_locks_that_of_a_killed_process_is_taken_over(tmp_path: Path, no_locks, lockless_holder):
+    lockless_holder.kill()
+    lockless_holder.wait()
+
+    with locked(tmp_path):
+        assert held(tmp_path)["pid"] == os.getpid()
+        with pytest.raises(BadInput, match=f"process {os.getpid()} on"), locked(tmp_path):
+            pass
+    assert not (tmp_path / "runs" / "lock.held").exists()
+
+
+def held(results: Path) -> dict[str, object]:
+    return json.loads((results / "runs" / "lock.held").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "free"),
+    [
+        ({"started": "1"}, True),  # the number was given again, to this very process
+        ({"since": "2999-01-01T00:00:00+00:00"}, False),  # the clock went back since; it decides nothing
+        ({"host": "elsewhere"}, False),
+        ({"host": "elsewhere", "pid": 2**22 + 1}, False),  # its processes cannot be seen from here
+        ({"pid": 2**22 + 1}, True),
+    ],
+)
+def test_without_locks_a_holder_is_gone_when_it_is_known_to_be(tmp_path: Path, no_locks, change, free):
+    with locked(tmp_path):
+        told = held(tmp_path)
+    (tmp_path / "runs" / "lock.held").write_text(json.dumps(told | change), encoding="utf-8")
+
+    if free:
+        with locked(tmp_path):
+            assert held(tmp_path)["started"] == told["started"]
+    else:
+        with pytest.raises(BadInput, match="in use by another run"), locked(tmp_path):
+            pass
+
+
+def test_without_locks_of_many_that_find_a_killed_one_s_one_gets_it(tmp_path: Path, no_locks, lockless_holder):
+    lockless_holder.kill()
+    lockless_holder.wait()
+    race = """\
+import sys, time
+from pathlib import Path
+from advbench.execute.lock import locked
+from advbench.spec import BadInput
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+try:
+    with locked(Path(sys.argv[1])):
+        print("got it")
+        time.sleep(2)
+except BadInput:
+    pass
+"""
+    start = str(time.time() + 1.5)
+    runs = [
+        subprocess.Popen([sys.executable, "-c", NO_LOCKS + race, str(tmp_path), start], stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    assert [run.communicate()[0] for run in runs].count(b"got it\n") == 1

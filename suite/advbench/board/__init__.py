@@ -17,7 +17,8 @@ from advbench.board import export, latex, page, table
 from advbench.board.beside import key
 from advbench.board.details import embedded
 from advbench.board.standing import standing
-from advbench.record import Record, load, write_together
+from advbench.files import write_together
+from advbench.record import Record, load
 from advbench.spec import BadInput
 
 MOST = 10**18

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from advbench.data.base import Arrays, DataSet, Missing, Source, checked
 from advbench.data.decode import mode_of, opened, pixels
-from advbench.record import sweep_temporary
+from advbench.files import sweep_temporary
 from advbench.spec import BadInput
 
 Samples = list[tuple[str, int]]

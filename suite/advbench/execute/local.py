@@ -12,16 +12,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
-from advbench import machine
+from advbench import machine, notice
+from advbench.files import Unwritable
 from advbench.plan import Item, finished, order, record_folder, run_folder
 from advbench.record import Record, load
+from advbench.spec import BadInput
+
+UNWRITABLE = "unwritable"
+"""A worker's word for a disk that is full."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Event:
 
     item: Item
     stage: str
-    """"start", "train", "evaluate", "ok" or "failed"."""
+    """"start", "train", "evaluate", "note", "ok" or "failed"."""
     done: int = 0
     total: int = 0
     words: str = ""
@@ -92,7 +97,7 @@ class _Worker:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.join(5)
+        self.process.join(notice.GRACE + 1)
         if self.process.is_alive():  # a defense may have blocked SIGTERM
             self.process.kill()
             self.process.join()
@@ -104,7 +109,8 @@ def run(
 ) -> list[Record]:
     """Run `items`, one worker per entry of `devices`; records in the order in which they ended.
 
-    An interrupt (Ctrl-C) ends the workers and is raised again: what they had written stays valid.
+    Raises BadInput where `results` can no longer be written, which is no job's fault.
+    An interrupt (Ctrl-C, SIGTERM) ends the workers, which write their checkpoints first, and is raised again.
     """
     context = multiprocessing.get_context("spawn")
     queue = order(items)
@@ -128,6 +134,8 @@ def run(
                     if record:
                         records.append(record)
     finally:
+        for worker in workers:  # all of them first, so that they write at the same time
+            worker.process.terminate()
         for worker in workers:
             worker.stop()
     return records
@@ -176,6 +184,8 @@ def _hear(worker: _Worker, results: Path, on_event: Callable[[Event], None]) -> 
         record = failed(item.job, results, f"the worker process ended: {_ending(worker.process.exitcode)}")
         on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
         return record
+    if stage == UNWRITABLE:
+        raise BadInput(words)
     if stage not in ("ok", "failed"):
         on_event(Event(item, stage, done, total, words, seconds))
         return None
@@ -204,6 +214,7 @@ def _ending(code: int | None) -> str:
 def _serve(connection: Connection, results: Path, root: Path, device: str) -> None:
     """A worker's life: jobs in, progress and endings out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    notice.heed()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
@@ -222,11 +233,26 @@ def _serve(connection: Connection, results: Path, root: Path, device: str) -> No
             return
         share = here(results, root, _places(places, item.processes))
         log = run_folder(results, item.path) / "log.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        # What a defense file prints belongs to its job, not between the lines of the progress.
-        with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news), share)
+        try:
+            with _into(log):
+                record = attempt(item, results, root, torch.device(device), lambda *news: connection.send(news), share)
+        except Unwritable as error:
+            connection.send((UNWRITABLE, 0, 0, error.lines[0]))
+            continue
         connection.send((record.status, 0, 0, outcome(record)))
+
+
+@contextlib.contextmanager
+def _into(log: Path) -> Generator[None]:
+    """What a defense file prints belongs to its job, not between the lines of the progress. Raises Unwritable."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            yield
+    except Unwritable:
+        raise
+    except OSError as error:
+        raise Unwritable(log, error) from error
 
 
 def outcome(record: Record) -> str:

@@ -1,4 +1,8 @@
-"""One run at a time in a results folder: a lock that the kernel drops when its holder dies."""
+"""One run at a time in a results folder, of whatever machine.
+
+A lock of the kernel's where the file system has them: it falls with its holder. Elsewhere a file that only one process
+can have made; one that a killed process left behind is known by that process's end, on the machine where it ran.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ import json
 import os
 import platform
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from advbench.files import alive
 from advbench.spec import BadInput
 
 
@@ -32,18 +38,83 @@ def locked(results: Path) -> Generator[None]:
             raise BadInput(
                 f"{results}: in use by another run ({_holder(path)}); wait for it or use --results"
             ) from None
-        except OSError as error:
-            raise BadInput(f"{results}: cannot be locked: {error.strerror}; use --results on a local disk") from None
+        except OSError:  # a file system without locks
+            with _made(results, path.with_name("lock.held")):
+                yield
+            return
         file.truncate(0)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now}))
-        file.flush()
+        with suppress(OSError):  # on a full disk nobody can read who it is; the lock holds all the same
+            os.write(file.fileno(), _me().encode())
         yield
 
 
+def _me() -> str:
+    pid, now = os.getpid(), datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"pid": pid, "host": platform.node(), "since": now, "started": _started(pid)})
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since its machine did: its number alone may have been given again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None  # no Linux, or no such process
+
+
+@contextmanager
+def _made(results: Path, path: Path) -> Generator[None]:
+    """Hold the folder by having made the file at `path`, which is removed at the end."""
+    _clear(path)
+    try:
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        raise BadInput(
+            f"{results}: in use by another run ({_holder(path)}); wait for it or use --results; if that process has "
+            f"gone, remove {path}"
+        ) from None
+    except OSError as error:
+        raise BadInput(f"{results}: cannot be locked: {error.strerror}; choose another folder with --results") from None
+    try:
+        with os.fdopen(made, "w", encoding="utf-8") as file:
+            file.write(_me())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove the file of a holder that was killed."""
+    if not _stale(path):
+        return
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):  # another process was faster
+        # By its own name first: two may have found it stale, and the file may be the faster one's new one by now.
+        path.replace(mine)
+        if _stale(mine):
+            mine.unlink()
+        else:
+            mine.replace(path)
+
+
+def _stale(path: Path) -> bool:
+    """Whether its holder is known to be gone: it ran here, and no such process does."""
+    told = _told(path)
+    if told.get("host") != platform.node() or not isinstance(pid := told.get("pid"), int):
+        return False
+    return not alive(pid) or told.get("started") != _started(pid)
+
+
 def _holder(path: Path) -> str:
+    told = _told(path)
+    try:
+        return f"process {told['pid']} on {told['host']} since {told['since']}"
+    except KeyError:
+        return "a process that has not said its name"
+
+
+def _told(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said its name"
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from advbench.compare.show import printable
+from advbench.files import write_bytes
 from advbench.gate.judge import CODES, Asked, Judgement, check, together
 from advbench.gate.publish import junit, markdown
-from advbench.record import write_bytes
 from advbench.spec import BadInput
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from advbench.board.page import escape_markdown, percent
 from advbench.board.rows import Row
 from advbench.external import external
+from advbench.files import write_bytes
 from advbench.interop.about import About, of
 from advbench.interop.found import Found, names
 from advbench.interop.job import rungs, table, text
-from advbench.record import Accuracy, Record, write_bytes
+from advbench.record import Accuracy, Record
 from advbench.spec import BadInput
 
 SIGNATURE = "<!-- Written by `advbench export huggingface`"

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from advbench.files import write_bytes
 from advbench.interop.found import Found
 from advbench.interop.job import table
-from advbench.record import Record, write_bytes
+from advbench.record import Record
 from advbench.spec import BadInput
 
 FILE = "events.out.tfevents.0.advbench"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from advbench.external import external
+from advbench.files import write_bytes
 from advbench.interop.about import About, of
 from advbench.interop.found import Found, names
 from advbench.interop.job import rungs, table, text
-from advbench.record import Record, write_bytes
+from advbench.record import Record
 from advbench.spec import BadInput
 
 BOARDS: dict[tuple[str, str], tuple[Fraction, str]] = {

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from advbench.files import write_bytes
 from advbench.interop import model_info
 from advbench.interop.about import NAME, About, of
 from advbench.interop.found import find, names
 from advbench.interop.model_info import dumped
-from advbench.record import write_bytes
 from advbench.spec import BadInput, Spec, complaints, validate
 
 SOURCE = "RobustBench model_info"

@@ -1,0 +1,83 @@
+"""Notice to leave: a process that is asked to end (SIGTERM) while it trains writes its checkpoint first.
+
+Whoever ends a machine sends SIGTERM and, some seconds later, SIGKILL: 10 s in many places. Outside a training there is
+nothing to wait for, because journals are written as the work goes on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE = 8
+"""Seconds that a training has for it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, in the process that a person or a scheduler has started."""
+
+
+class _Notice:
+    given = False
+    awaited = False
+    """Whether a checkpoint will come."""
+
+
+def heed() -> None:
+    """From now on SIGTERM ends this process after its next checkpoint, or at once outside `awaited`."""
+    signal.signal(signal.SIGTERM, _hear)
+
+
+def given() -> bool:
+    """Whether it is time for a checkpoint, the last one of this process."""
+    return _Notice.given
+
+
+def leave() -> None:
+    """End this process, by the signal that it was given, if it was given one."""
+    if _Notice.given:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def awaited() -> Generator[None]:
+    """Inside, a checkpoint will be written soon, and `leave` is called after it."""
+    _Notice.awaited = True
+    try:
+        yield
+    finally:
+        _Notice.awaited = False
+        leave()
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """Inside, SIGTERM raises Terminated, so that workers are ended as after Ctrl-C. Only the main thread hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _hear(_number: int, _frame: FrameType | None) -> None:
+    _Notice.given = True
+    if not _Notice.awaited:
+        leave()
+    # Of processes that train together all have to know, and the first one writes.
+    for child in multiprocessing.active_children():
+        child.terminate()
+    signal.alarm(GRACE)  # nobody hears that one: it ends the process

@@ -1,0 +1,137 @@
+"""Every damaged byte is found, files stay what their names say, and the predecessor takes a damaged file's place."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from advbench.seal import keep, mend, previous, seal, sound
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weights": torch.arange(40.0), "at": {"epoch": 3}}, buffer)
+    return buffer.getvalue()
+
+
+CONTENT = {
+    "a.pt": zipped(),
+    "a.safetensors": save({"x": torch.arange(9), "y": torch.ones(2, 3)}, metadata={"key": "k"}),
+    "a.json": json.dumps({"share": 0.7, "words": ["ä", None], "n": 3}).encode(),
+}
+NAMES = sorted(CONTENT)
+
+
+def meaning(name: str, content: bytes) -> str:
+    """What a reader of the format takes from it."""
+    if name.endswith(".pt"):
+        return str(torch.load(io.BytesIO(content), weights_only=True))
+    if name.endswith(".json"):
+        return str([json.loads(content).get(key) for key in ("share", "words", "n")])
+    return str(sorted(load(content).items()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sealed_file_is_still_of_its_format_and_says_the_same(name):
+    content = seal(name, CONTENT[name])
+
+    assert sound(name, content) is True
+    assert sound(name, CONTENT[name]) is None
+    assert meaning(name, content) == meaning(name, CONTENT[name])
+    if name.endswith(".pt"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            assert archive.testzip() is None
+            assert len(archive.comment) == 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flipped_bit_is_found_wherever_it_changes_what_a_reader_takes(name):
+    content = seal(name, CONTENT[name])
+    found = 0
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        if sound(name, bytes(flipped)) is not False:
+            # It fell on the seal's own name, or on a space between two words.
+            assert meaning(name, bytes(flipped)) == meaning(name, content), place
+        else:
+            found += 1
+    assert found > 0.9 * len(content)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_was_cut_short_is_found_wherever_it_was_cut(name):
+    content = seal(name, CONTENT[name])
+
+    whole = content.rstrip()
+    assert all(sound(name, content[:length]) is False for length in range(len(whole)))
+
+
+def test_a_json_object_may_be_laid_out_anew():
+    content = json.loads(seal("a.json", CONTENT["a.json"]))
+
+    assert sound("a.json", json.dumps(dict(reversed(content.items())), indent=7).encode()) is True
+    assert sound("a.json", json.dumps(content | {"n": 4}).encode()) is False
+
+
+def test_other_formats_have_no_room():
+    with pytest.raises(ValueError, match=r"a\.txt: no room"):
+        seal("a.txt", b"text")
+
+
+def state(number: int) -> bytes:
+    return json.dumps({"state": number}).encode()
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Path:
+    """A file that was written twice."""
+    path = tmp_path / "job" / "a.json"
+    keep(path, state(1))
+    keep(path, state(2))
+    return path
+
+
+def mended(path: Path) -> tuple[int | None, list[str]]:
+    said: list[str] = []
+    mend(path, said.append)
+    return json.loads(path.read_bytes())["state"] if path.exists() else None, said
+
+
+def test_what_is_sound_is_left_alone(twice):
+    assert mended(twice) == (2, [])
+    assert previous(twice).exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"state": 3, "sha256": "0"}', b"\xff" * 60])
+def test_a_damaged_file_gives_way_to_its_predecessor_and_that_is_said(twice, damage):
+    twice.write_bytes(damage)
+
+    assert mended(twice) == (1, ["job/a.json was damaged: going on from the one before it"])
+    assert mended(twice) == (1, [])
+    keep(twice, state(4))
+    assert mended(twice) == (4, [])
+
+
+def test_a_kill_between_the_two_renames_leaves_the_predecessor(twice):
+    twice.unlink()
+
+    assert mended(twice) == (1, [])
+
+
+def test_without_a_good_one_the_work_is_done_again(twice):
+    for path in (twice, previous(twice)):
+        path.write_bytes(b"{")
+
+    assert mended(twice) == (None, ["job/a.json was damaged: what it held is done again"])
+    assert list(twice.parent.iterdir()) == []
+
+
+def test_nothing_to_mend_is_nothing_to_say(tmp_path: Path):
+    assert mended(tmp_path / "a.json") == (None, [])
