@@ -15,7 +15,7 @@ def trends(repo: Path) -> dict[str, Any]:
     return runpy.run_path(str(repo / "docs" / "trends.py"))
 
 
-def row(defense: str, seed: int, eps: str = "1/10", **values: Any) -> dict[str, Any]:
+def row(defense: str, seed: int, eps: Any = "1/10", **values: Any) -> dict[str, Any]:
     return {"label": defense, "defense": defense, "seed": seed, "eps": eps, **values}
 
 
