@@ -176,7 +176,11 @@ def main() -> None:
             results = f"suite{compared}"
             broken += _through(suite, results, draw, kinds, seconds, done, asked.moments, ends)
             found = suite.outcome(results)
-            unequal += sum(found.get(path) != outcome for path, outcome in wanted.items())
+            differ = {path: outcome for path, outcome in wanted.items() if found.get(path) != outcome}
+            unequal += len(differ)
+            for path, (record, _) in differ.items():
+                other = found.get(path, ({}, []))[0]
+                print(f"{path} differs in {[key for key in record if record[key] != other.get(key)]}", flush=True)
             compared += 1
             shutil.rmtree(suite.folder / results)
     print(f"{'moment':<28}{'all':>6}{'driver':>8}{'writer':>8}")
