@@ -117,6 +117,6 @@ def test_nothing_that_a_record_names_leads_out_of_its_folder(tmp_path: Path, lay
     build(results, tmp_path / "out")
 
     assert {name: content for name, content in contents(tmp_path).items() if not name.startswith("out/")} == before
-    assert sorted(contents(tmp_path / "out")) == ["README.md", "board.csv", "board.json", "index.html"]
+    assert sorted(contents(tmp_path / "out")) == ["README.md", "board.csv", "board.json", "board.tex", "index.html"]
     assert b"a secret" not in b"".join(contents(tmp_path / "out").values())
     assert Path("/etc/passwd").read_bytes()[:20] not in b"".join(contents(tmp_path / "out").values())

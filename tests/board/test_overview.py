@@ -47,7 +47,7 @@ def test_a_group_has_what_filters_and_table_show(make: Any):
             "seed": 1,
             "robust": 0.333333,
             "clean": 0.9,
-            "says": "seed 1: withstands PGD and falls to stronger attacks",
+            "says": "seed 1: withstood PGD and fell to stronger attacks",
             "marked": True,
         },
         {"seed": 2, "robust": None, "clean": None, "says": "seed 2", "failed": True},

@@ -149,6 +149,16 @@ def test_rungs_follow_the_task_and_radii_grow(make: Any) -> None:
     assert section.rows[0].curve == [("0", 0, 0.9), ("1/20", 0.05, 0.8), ("1/10", 0.1, 0.5), ("1/5", 0.2, 0.1)]
 
 
+def test_the_parts_of_an_ensemble_stand_before_it(make: Any) -> None:
+    left = {"fgsm": 0.8, "pgd": 0.6, "apgd-ce": 0.55, "square": 0.5, "autoattack": 0.5}
+    record = make(attacks=left)
+    judged = record.scores.model_copy(
+        update={"robust": record.scores.robust.model_copy(update={"protocol": "autoattack"})}
+    )
+    (section,) = sections([record.model_copy(update={"scores": judged})])
+    assert section.rungs == ("fgsm", "pgd", "apgd-ce", "square", "autoattack")
+
+
 def test_csv_gives_every_number_back(make: Any) -> None:
     records = [
         make(seed=s, robust=r, curve={"1/20": 1 / 3}, flags=(DEAD,)) for s, r in enumerate((1 / 3, 2 / 7, 0.1 + 0.2))

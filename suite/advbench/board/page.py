@@ -37,7 +37,7 @@ LEGEND = (
     f"{RANGE}. {MARK} a seed with a flag or under other settings, or a mean "
     "that holds one or lacks a failed one: read the notes first. A seed that collapsed (catastrophic overfitting) "
     "withstood a single attack step and fell to ten. Passes are example passes of training, forward and "
-    "backward."
+    "backward; times are those of the machine that trained, whatever else it did meanwhile."
 )
 
 BUDGETS = (
@@ -50,7 +50,7 @@ BUDGETS = (
 
 MEASURES = (
     "Means over seeds, in small type the lowest and the highest of several. What they mean stands at the end of each "
-    "line; on how many examples they were measured, and what does not apply, stands with every record below."
+    "line; on how many examples they were measured, and what does not apply, stands with every record."
 )
 
 NOTHING = "\N{EN DASH}"

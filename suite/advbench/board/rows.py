@@ -24,8 +24,8 @@ MARK = "†"
 PLAIN = {
     "catastrophic-overfitting": "collapsed",
     "robust-overfitting": "overfitted robustly",
-    "zero-gradient": "masked its gradient",
-    "pgd-gap": "withstands PGD and falls to stronger attacks",
+    "zero-gradient": "masked gradients",
+    "pgd-gap": "withstood PGD and fell to stronger attacks",
     "stopped": "was not attacked to the end, so it has no robust accuracy",
 }
 """What people say for a flag; any other is said by its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -87,6 +87,7 @@ def _section(task: str, records: Sequence[Record]) -> Section:
         groups.append(Group(label, tuple(Row(r, settings.unlike(r, own)) for r in seeds)))
     ladder = settings.ladder(usual)
     scored = [r.scores for r in records if r.scores]
+    ensembles = {s.robust.protocol for s in scored if s.robust}
     return Section(
         task=task,
         title=str(usual.get("title") or task),
@@ -94,8 +95,8 @@ def _section(task: str, records: Sequence[Record]) -> Section:
         protocol=settings.protocol(usual),
         eps=float(radius(str(usual.get("threat.eps") or 0))),
         groups=tuple(sorted(groups, key=_order)),
-        rungs=_names((s.attacks for s in scored), ladder),
-        alone=_names((s.alone for s in scored), ladder),
+        rungs=_names((s.attacks for s in scored), ladder, ensembles),
+        alone=_names((s.alone for s in scored), ladder, ensembles),
         radii=tuple(outward({eps for s in scored for eps in s.curve})),
         measures=_measured(records),
     )
@@ -116,8 +117,12 @@ def _order(group: Group) -> tuple[Any, ...]:
     return (group.robust is None, -(group.robust or 0), -(group.clean or 0), group.label)
 
 
-def _names(scores: Iterable[dict[str, float]], ladder: Sequence[str]) -> tuple[str, ...]:
-    """Every name in `scores`, the task's ladder first: a dict's order is not part of a record's value."""
+def _names(scores: Iterable[dict[str, float]], ladder: Sequence[str], ensembles: Set[str | None]) -> tuple[str, ...]:
+    """Every name in `scores`, the task's ladder first: a dict's order is not part of a record's value.
+
+    The parts of an ensemble, which no ladder names, stand before it: what it leaves is what its last part left.
+    """
     found = {name for score in scores for name in score}
-    rank = {name: i for i, name in enumerate(ladder)}
-    return tuple(sorted(found, key=lambda name: (rank.get(name, len(rank)), name)))
+    rank = {name: float(i) for i, name in enumerate(ladder)}
+    parts = min((rank[name] for name in ensembles if name in rank), default=len(rank) + 0.5) - 0.5
+    return tuple(sorted(found, key=lambda name: (rank.get(name, parts), name)))

@@ -86,7 +86,7 @@ def points(record: Record) -> Iterator[tuple[float, int, dict[str, float]]]:
 
 
 def hyper_parameters(record: Record) -> dict[str, bool | int | float | str]:
-    """What of the job's tables is a number, a text or a truth, as `training.lr`; eps as a number too."""
+    """What of the job's tables is a number, a text or a truth, as `training.lr`; eps is text ("8/255")."""
     found: dict[str, Any] = {"defense": record.defense}
     for name in ("model", "threat", "training", "defense"):
         found |= {f"{name}.{field}": value for field, value in table(record, name).items()}

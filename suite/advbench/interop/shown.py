@@ -46,6 +46,8 @@ def show(path: Path, out: Path | None, board: str | None, beside: Path | None, a
             "measured here" if line.here else "published",
         )
     console.print(table)
+    if beside is not None and not any(line.here for line in lines):
+        console.print(f"{beside}: no record was measured as {board} measures", soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

@@ -53,7 +53,7 @@ def _found(results: Path) -> Iterator[tuple[Path, str]]:
     plans = {path: _plan(path) for path in (results / "runs" / "plans").glob("*.json") if path.name != "records.json"}
     for path, (task, _) in plans.items():
         if task is None or not task.exists():
-            yield path, f"the plan of {task or 'no task'}, which is no longer there"
+            yield path, f"the plan of {task or 'no task'}, which is not found from here"
     planned = {name for task, names in plans.values() if task and task.exists() for name in names}
     index = Index(results)
     once = set(index.kept)

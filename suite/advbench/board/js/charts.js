@@ -60,7 +60,7 @@
       const last = at.length - 1;
       const far = lines.reduce((a, b) => (a.mean[last] >= b.mean[last] ? a : b));
       return {
-        says: `Accuracy under a short attack by its radius, means over seeds; the upright line is the task's own radius. At ${at[last][0]} ${brief(far.group.label)} keeps most (${percent(far.mean[last])} %).`,
+        says: `Share of examples that nothing tried within the radius broke, means over seeds: a short attack, and the ladder up to the task's own radius, the upright line. At ${at[last][0]} ${brief(far.group.label)} keeps most (${percent(far.mean[last])} %).`,
         head: ["Defense", ...at.map(([eps]) => text(eps))],
         rows: lines.map((line) => [line.group.label, ...line.mean.map(percent)]),
         traces: () =>

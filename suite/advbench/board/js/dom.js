@@ -21,9 +21,11 @@
     const columns = head.map((name) => (typeof name === "string" ? { text: name } : name));
     // A name of ten thousand characters takes three lines, and is whole where it is chosen.
     const clamp = (value) => (typeof value === "string" && value.length > 60 ? h("span", { class: "clamp" }, value) : value);
+    // A name such as adversarial_accuracy breaks where its words do.
+    const broken = (value) => (typeof value === "string" && value.length <= 60 ? value.split(/(?<=_)/).flatMap((word, i) => (i ? [h("wbr"), word] : [word])) : clamp(value));
     const cell = (value, i) =>
       i === 0
-        ? h("th", { scope: "row" }, clamp(value))
+        ? h("th", { scope: "row" }, broken(value))
         : h("td", { class: columns[i].number ? "n" : null }, value == null ? board.NOTHING : value);
     return h(
       "div",

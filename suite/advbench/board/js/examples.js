@@ -88,7 +88,7 @@
       const turn = (by, words) => h("button", { type: "button", disabled: from + by < 0 || from + by >= left.length, onclick: () => { from += by; render(); } }, words);
       home.replaceChildren(
         board.grid("Examples", head, rows, { class: "grid examples" }),
-        h("p", { class: "pages" }, turn(-MANY, "Back"), h("span", { role: "status" }, left.length ? ` ${from + 1}–${Math.min(from + MANY, left.length)} of ${left.length} ` : " none "), turn(MANY, "On")),
+        h("p", { class: "pages" }, turn(-MANY, "Back"), h("span", { role: "status" }, left.length ? ` ${from + 1}–${Math.min(from + MANY, left.length)} of ${left.length.toLocaleString("en")} ` : " none "), turn(MANY, "On")),
       );
     };
     render();

@@ -105,10 +105,10 @@
   };
 
   const SPREADS = {
-    "input-hessian/clean_values": ["largest eigenvalue of the input Hessian, clean", "nats/pixel²"],
-    "input-hessian/adversarial_values": ["largest eigenvalue of the input Hessian, adversarial", "nats/pixel²"],
-    "margins/clean_distance": ["first-order distance, clean", "pixels"],
-    "margins/adversarial_distance": ["first-order distance, adversarial", "pixels"],
+    "input-hessian/clean_values": ["largest eigenvalue of the input Hessian (clean)", "nats/pixel²"],
+    "input-hessian/adversarial_values": ["largest eigenvalue of the input Hessian (adversarial)", "nats/pixel²"],
+    "margins/clean_distance": ["first-order distance (clean)", "pixels"],
+    "margins/adversarial_distance": ["first-order distance (adversarial)", "pixels"],
   };
 
   const spread = (t) => {
@@ -125,7 +125,7 @@
         head: ["Record", text("Lowest"), text("Lower quartile"), text("Median"), text("Upper quartile"), text("Highest")],
         rows: some.map((line) => [line.name, ...[0, 0.25, 0.5, 0.75, 1].map((q) => number(line.found[what][Math.round(q * (line.found[what].length - 1))]))]),
         traces: () => some.map((line, i) => ({ ...style(line, i, some), x: line.found[what], y: line.found[what].map((_, i, q) => (100 * i) / (q.length - 1)), hovertemplate: "%{y:.0f} % up to %{x:.3g}<extra>%{meta}</extra>" })),
-        layout: (axis) => ({ xaxis: axis(SPREADS[what][1], what.startsWith("input") ? { type: "log" } : {}), yaxis: axis("share of examples", { ticksuffix: " %" }) }),
+        layout: (axis) => ({ xaxis: axis(SPREADS[what][1], what.startsWith("input") ? { type: "log", exponentformat: "power" } : {}), yaxis: axis("share of examples", { ticksuffix: " %" }) }),
       };
     };
     return board.figure("spread", "Example by example", make, (set) => [board.select("Show", there, first(there), set("what"))]);

@@ -5,18 +5,18 @@
   // In the order of the ladder, and of the radii.
   const shares = (title, order, values, of) => {
     if (!values || !Object.keys(values).length) return null;
-    const rows = order.filter((name) => name in values).map((name) => [name, percent(values[name]), of ? of[name] : null]);
+    const rows = order.filter((name) => name in values).map((name) => [name, percent(values[name]), of && of[name] != null ? of[name].toLocaleString("en") : null]);
     return h("div", null, h("h3", null, title), board.grid(title, [title.startsWith("By") ? "Radius" : "Attack", { text: "Accuracy %", number: true }, ...(of ? [{ text: "of examples", number: true }] : [])], rows.map((row) => (of ? row : row.slice(0, 2)))));
   };
 
   const accuracy = (found) => (found ? `${percent(found.accuracy)} % (${percent(found.low)}–${percent(found.high)}, of ${found.n.toLocaleString("en")})` : "none");
 
-  const flags = (held) =>
+  const flags = (held, seed) =>
     held.flags.map((flag) =>
       h(
         "article",
         { class: "raised" },
-        board.flag(flag.name, flag.name, () => [["here", flag.message]]),
+        board.flag(flag.name, flag.name, () => [[`seed ${seed}`, flag.message]]),
         h("p", null, flag.message),
         Object.keys(flag.evidence).length ? board.fold("Evidence", () => board.pretty(flag.evidence)) : null,
       ),
@@ -87,10 +87,10 @@
         h("p", { class: "soft" }, h("code", null, held.id), ` in ${held.folder}`),
         held.error == null ? facts([["Robust", scores ? accuracy(scores.robust) : "none"], ["Clean", scores ? accuracy(scores.clean) : "none"], ["Best epoch", held.best ?? board.NOTHING], ...cost(held)]) : [h("p", { class: "leads bad" }, "This job FAILED."), h("pre", { tabindex: "0" }, held.error)],
         held.unlike.length ? [h("h2", null, "Under other settings"), h("ul", null, held.unlike.map((text) => h("li", null, text)))] : null,
-        held.flags.length ? [h("h2", null, "Flags"), flags(held)] : held.error == null ? h("p", null, "No flag was raised.") : null,
+        held.flags.length ? [h("h2", null, "Flags"), flags(held, seed.seed)] : held.error == null ? h("p", null, "No flag was raised.") : null,
         h("h2", null, held.elsewhere ? "Judge it again" : "Make it again"),
         board.copyable(held.command),
-        held.again ? [h("p", { class: "soft" }, "And to see whether the same comes out:"), board.copyable(held.again)] : null,
+        held.again ? [h("p", { class: "soft" }, "And to see whether the same comes out, in the folder of this page:"), board.copyable(held.again)] : null,
         scores ? h("div", { class: "columns" }, shares("After each attack", rungs, scores.attacks), shares("Under an attack alone", alone, scores.alone, scores.alone_n || {}), shares("By radius", radii.map(([eps]) => eps), scores.curve)) : null,
         checkpoints(held).length ? [h("h2", null, "Checkpoints"), board.grid("Checkpoints", ["Checkpoint", "Clean", "Robust"], checkpoints(held))] : null,
         history(held, name),

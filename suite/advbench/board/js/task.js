@@ -27,7 +27,7 @@
       place.label,
       ...found.flatMap((one) => {
         const here = one.places[i];
-        const seeds = here.seeds.map((pgd) => percent(pgd)).join(" ");
+        const seeds = here.seeds.map((pgd) => percent(pgd)).join(", ");
         return [here.rank, h("span", { class: "main" }, h("b", null, percent(here.pgd)), here.pgd != null && here.marked ? mark : null, h("small", null, seeds)), board.range(here.epochs)];
       }),
     ]);
@@ -54,6 +54,8 @@
     );
   };
 
+  const explained = (text) => board.fold("How to read this table", () => h("p", { class: "soft" }, text));
+
   const jump = (task, sections) => {
     const names = sections.map((section) => [section.id.slice(3), section.querySelector("h2").textContent]);
     return h("nav", { class: "jump", "aria-label": "Parts of this page" }, h("ul", null, names.map(([id, name]) => h("li", null, board.link(`${board.address(task)}?${id}`, name)))));
@@ -74,7 +76,7 @@
         h("p", { class: "leads" }, found.leads),
         h("p", { class: "soft" }, found.certainty),
         table.element,
-        board.fold("How to read this table", () => h("p", { class: "soft" }, `${board.all().words.caveat} ${board.all().words.legend}`)),
+        explained(`${board.all().words.caveat} ${board.all().words.legend}`),
         jump(found.task, [...figures, ...wide]),
         h("div", { class: "figures" }, figures),
         wide,
@@ -120,6 +122,7 @@
         h("h2", null, "All defenses"),
         h("p", { class: "soft" }, "Ranks are within a task: only what met the same examples under the same threat is compared. The filters choose tasks above, too."),
         table.element,
+        explained(words.caveat),
       ],
     };
   };
