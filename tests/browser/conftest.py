@@ -55,7 +55,7 @@ def board(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Callable[[str
 
 @pytest.fixture(scope="module")
 def opened() -> dict[str, tuple[Page, list[str]]]:
-    """By state and scheme, the page that shows its board, and what it did beside that: to read six megabytes takes seconds."""
+    """By state and scheme, the page that shows its board, and what it did beside that: to open it takes seconds."""
     return {}
 
 
