@@ -108,6 +108,23 @@ def test_a_killed_job_goes_on_between_collectors(task: Path, record: Record, mon
     assert [news[1:] for news in told if news[0] == "collect" and news[3] == "margins"] == [(2, 4, "margins")]
 
 
+def test_a_damaged_journal_is_told_and_its_collector_asked_again(task: Path, record: Record):
+    done(task, "hurt")
+    folder = run_folder(task.parent / "hurt", "tiny/standard-s0") / "journal" / "collect"
+    file = next(folder.glob("margins.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # a number in an array: nothing but its seal tells
+    file.write_bytes(bytes(content))
+    (record_folder(task.parent / "hurt", "tiny/standard-s0") / "record.json").unlink()
+    told: list[tuple[Any, ...]] = []
+    again = done(task, "hurt", lambda *news: told.append(news))
+
+    assert stable(again) == stable(record)
+    said = [news[3] for news in told if news[0] == "note"]
+    assert said == ["collect/margins.safetensors was damaged: what it held is done again"]
+    assert [news[3] for news in told if news[0] == "collect" and news[3]] == ["margins"]
+
+
 def test_collecting_later_neither_trains_nor_attacks_again(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch):
     before = done(tiny(tmp_path))
     # The weights and the record are enough.

@@ -24,10 +24,10 @@ from advbench.collect import tried
 from advbench.collectors.base import Collector, Measures
 from advbench.data.base import Examples
 from advbench.external import External
-from advbench.files import write_bytes
 from advbench.plan import Job
 from advbench.prepare import Ready
 from advbench.record import MEASURES, Measure
+from advbench.seal import keep, mend
 from advbench.threat import Threat
 
 Tell = Callable[[str, int, int, str], None]
@@ -71,7 +71,11 @@ def found(
     and is tried again the next time.
     """
     keys = {collector.name: _key(job, collector, weights, test) for collector in collectors}
-    known = {name: kept for name, key in keys.items() if (kept := _read(journal / f"{name}.safetensors", key))}
+    known: dict[str, Found] = {}
+    for name, key in keys.items():
+        mend(journal / f"{name}.safetensors", lambda words: tell("note", 0, 0, words))
+        if kept := _read(journal / f"{name}.safetensors", key):
+            known[name] = kept
     sources = {collector.name: collector.sha256 for collector in collectors}
     todo = [collector for collector in collectors if collector.name not in known]
     threat = Threat(job.threat.norm, float(job.threat.eps))
@@ -125,7 +129,7 @@ def _write(path: Path, key: str, found: Found) -> None:
         "notes": found.notes,
         "seconds": found.seconds,
     }
-    write_bytes(path, save(found.arrays, metadata={"key": key, "found": json.dumps(told, allow_nan=False)}))
+    keep(path, save(found.arrays, metadata={"key": key, "found": json.dumps(told, allow_nan=False)}))
 
 
 def _read(path: Path, key: str) -> Found | None:

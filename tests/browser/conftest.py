@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import chromium
 import pytest
@@ -53,28 +53,43 @@ def board(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Callable[[str
     return page
 
 
+@pytest.fixture(scope="module")
+def opened() -> dict[str, tuple[Page, list[str]]]:
+    """By state and scheme, the page that shows its board, and what it did beside that: to open it takes seconds."""
+    return {}
+
+
 @pytest.fixture
-def visit(browser: Browser, board: Callable[[str], Path]) -> Iterator[Callable[..., Page]]:
-    """A function: state, fragment="", how a context is -> its board, opened offline from the disk and ready.
+def visit(browser: Browser, board: Callable[[str], Path], opened: dict[str, Any]) -> Iterator[Callable[..., Page]]:
+    """A function: state, address="#/", width of the window, scheme -> its board, opened offline from the disk, ready.
 
     When the test is over, a page that complained, threw or asked for anything beside itself fails it.
     """
-    told: list[str] = []
-    contexts: list[Any] = []
 
-    def open_(state: str, fragment: str = "", **how: Any) -> Page:
-        context = browser.new_context(offline=True, reduced_motion="reduce", **how)
-        contexts.append(context)
-        page = context.new_page()
+    def open_(state: str, address: str = "#/", width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Page:
+        key = f"{state} {scheme}"
+        first = key not in opened
+        if first:
+            opened[key] = browser.new_context(offline=True, reduced_motion="reduce").new_page(), []
+        page, told = opened[key]
         page.set_default_timeout(30_000)
-        file = board(state).as_uri()
-        chromium.listen(page, file, told)
-        page.goto(file + fragment)
-        if state != "none" and how.get("java_script_enabled", True):
+        page.set_viewport_size({"width": width, "height": 740})
+        page.emulate_media(media="screen", color_scheme=scheme, reduced_motion="reduce")
+        if first:
+            file = board(state).as_uri()
+            chromium.listen(page, file, told)
+            page.goto(file + address)
+        elif state != "none":
+            for there in ("#/nowhere", address):  # so that the view is made anew
+                page.evaluate("(there) => { location.hash = there; }", there)
+                page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        if state != "none":
             page.wait_for_selector("html[data-ready]", state="attached")
+        page.mouse.click(1, 1)  # Tab begins at the beginning
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    told = [line for _, lines in opened.values() for line in lines]
+    for _, lines in opened.values():
+        lines.clear()
     assert told == []

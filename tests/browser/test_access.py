@@ -33,7 +33,7 @@ def show(page: Page, address: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_in_any_view(visit: Visit, scheme: str):
-    page = visit("tasks", color_scheme=scheme)
+    page = visit("tasks", scheme=scheme)
     ink, paper = page.evaluate(
         "() => [getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     )
@@ -59,7 +59,7 @@ def test_axe_finds_no_violation_in_a_board_of_nothing(visit: Visit, state: str):
 
 @pytest.mark.parametrize("state", ["tasks", "hostile"])
 def test_nothing_scrolls_sideways_on_a_phone_but_tables_in_their_boxes(visit: Visit, state: str):
-    page = visit(state, viewport={"width": 360, "height": 740})
+    page = visit(state, width=360)
     task, label = page.evaluate(
         "() => [board.all().tasks[0].task, board.all().tasks[0].groups.at(-1).label].map(encodeURIComponent)"
     )
@@ -76,7 +76,7 @@ def test_nothing_scrolls_sideways_on_a_phone_but_tables_in_their_boxes(visit: Vi
 
 
 def test_charts_have_a_mark_for_each_datum_and_say_in_words_what_they_show(visit: Visit):
-    page = visit("tasks", fragment="#/digits-linf")
+    page = visit("tasks", "#/digits-linf")
     show(page, "#/digits-linf")
     # 3 x 3 seeds and one: in both scatter plots a mark each; 4 curves of 5 radii (0 is the clean accuracy).
     marks = {"scatter": 10, "cost": 10, "radius": 20}
@@ -95,8 +95,8 @@ def test_charts_have_a_mark_for_each_datum_and_say_in_words_what_they_show(visit
 
 
 def test_a_chart_is_drawn_anew_when_the_colours_change(visit: Visit):
-    page = visit("one", color_scheme="light")
-    show(page, "#/")
+    page = visit("tasks", "#/digits-linf")
+    show(page, "#/digits-linf")
     paint = "() => getComputedStyle(document.querySelector('#at-scatter .xtick text')).fill"
     light = page.evaluate(paint)
     page.emulate_media(color_scheme="dark")

@@ -68,7 +68,7 @@ def test_words_and_flags_filter_too_and_filters_add_up(visit: Visit):
 
 @pytest.mark.parametrize("how", ["mouse", "keyboard"])
 def test_every_column_sorts_both_ways(visit: Visit, how: str):
-    page = visit("tasks", fragment="#/digits-linf")
+    page = visit("tasks", "#/digits-linf")
 
     def press(head: Locator) -> None:
         if how == "mouse":
@@ -118,7 +118,7 @@ def test_a_name_leads_to_its_seeds_and_a_seed_to_its_record_and_back(visit: Visi
 
 
 def test_an_example_of_a_record_shows_what_broke_it(visit: Visit):
-    page = visit("one", fragment="#/digits-linf/pgd-at/0")
+    page = visit("one", "#/digits-linf/pgd-at/0")
     page.get_by_label("Show").select_option(label=page.get_by_label("Show").locator("option").nth(2).inner_text())
 
     row = page.locator("table.examples tbody tr").first
@@ -176,7 +176,7 @@ def walk(page: Page, most: int = 150) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("address", ["#/", "#/digits-linf", "#/digits-linf/fast-at/2"])
 def test_tab_comes_to_everything_and_shows_where_it_is(visit: Visit, address: str):
-    page = visit("tasks", fragment=address)
+    page = visit("tasks", address)
     wanted = page.evaluate(
         """() => [...document.querySelectorAll("a[href], button:enabled, select, input, summary, th [role=button]")]
             .filter((one) => one.checkVisibility() && (one.type !== "radio" || one.checked)).length"""
