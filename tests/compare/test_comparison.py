@@ -74,7 +74,7 @@ def test_a_flagged_seed_is_said(tmp_path: Path, lay_record):
 def test_the_table_has_clean_rungs_curve_and_cost(tmp_path: Path, lay_record):
     found = both(tmp_path, lay_record, 1)
 
-    names = ["clean", "after pgd", "robust", "PGD-20 at 1/10", "train passes", "train seconds"]
+    names = ["clean", "after pgd", "robust", "at radius 1/10", "train passes", "train seconds"]
     assert [line.name for line in found.lines] == names
     assert json.loads(json.dumps(found.plain()))["lines"][4]["a"] == 1000
 
@@ -116,7 +116,7 @@ def test_json_has_what_the_table_has(repo: Path, capsys: pytest.CaptureFixture[s
     assert lines["robust"]["change"]["gained"] == len(found["gained"]) == 8
     assert lines["robust"]["change"]["lost"] == len(found["lost"]) == 14
     assert found["odds"]["value"] == pytest.approx(8 / 14)
-    assert lines["PGD-20 at 1/5"]["change"] is None
+    assert lines["at radius 1/5"]["change"] is None
 
 
 def test_two_folders_are_judged_together(tmp_path: Path, lay_record, capsys: pytest.CaptureFixture[str]):

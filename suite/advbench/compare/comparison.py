@@ -152,7 +152,7 @@ def _lines(a: Group, b: Group, claim: Claim) -> list[Line]:
         add(f"after {name}", lambda result, name=name: rungs[result.path].get(name))
     add("robust", lambda result: result.robust)
     for eps in sorted(_curve(a.first), key=_radius):
-        lines += _mean(f"PGD-20 at {eps}", "curve", a, b, lambda result, eps=eps: _curve(result).get(eps))
+        lines += _mean(f"at radius {eps}", "curve", a, b, lambda result, eps=eps: _curve(result).get(eps))
     for name in ("train passes", "train seconds", "evaluation passes"):
         lines += _mean(name, "cost", a, b, lambda result, name=name: costs(result)[name])
     for name in measures(a.first):

@@ -26,14 +26,15 @@
     const make = (state) => {
       const loss = state.loss || first(there);
       const some = lines.filter((line) => line.found[loss]);
-      const top = some.map((line) => [line, Math.max(...line.found[loss][0].filter((_, i) => line.found[loss][1][i] > 0))]);
-      const sharp = top.reduce((a, b) => (a && a[1] >= b[1] ? a : b), null);
+      // The curve is smoothed and ends beyond the last eigenvalue; what was measured stands in the record.
+      const edge = (line, which) => line.held.measures["param-hessian"]?.[`${loss}_${which}`]?.[0];
+      const sharp = some.filter((line) => edge(line, "top1") != null).reduce((a, b) => (a && edge(a, "top1") >= edge(b, "top1") ? a : b), null);
       return {
-        says: `Density of the eigenvalues of the weight Hessian, on a log scale. ${sharp ? `It reaches furthest to the right for ${brief(sharp[0].name)} (to ${number(sharp[1])}).` : ""}`,
+        says: `Density of the eigenvalues of the weight Hessian, smoothed, on a log scale. ${sharp ? `The largest eigenvalue is that of ${brief(sharp.name)} (${number(edge(sharp, "top1"))}).` : ""}`,
         head: ["Record", text("Lowest"), text("Highest"), text("Densest at")],
         rows: some.map((line) => {
           const [x, y] = line.found[loss];
-          return [line.name, number(Math.min(...x)), number(Math.max(...x)), number(x[y.indexOf(Math.max(...y))])];
+          return [line.name, number(edge(line, "lowest")), number(edge(line, "top1")), number(x[y.indexOf(Math.max(...y))])];
         }),
         traces: () => some.map((line, i) => ({ ...style(line, i, some), x: line.found[loss][0], y: line.found[loss][1].map((d) => Math.max(d, 1e-8)), hovertemplate: "%{x:.3g}: %{y:.2g}<extra>%{meta}</extra>" })),
         layout: (axis) => ({ xaxis: axis("eigenvalue"), yaxis: axis("density", { type: "log", range: [-8, 2], exponentformat: "power" }) }),
