@@ -57,6 +57,14 @@ def test_import_shows_a_board_and_says_what_was_not_measured_here(tmp_path: Path
     assert all(word in lines[0] for word in ("Carmon2019Unlabeled", "59.53%", "89.69%", "yes", "published"))
 
 
+def test_records_that_were_measured_otherwise_are_said_to_be(tmp_path: Path, repo: Path, command):
+    beside = str(repo / "leaderboard")
+    done = command(tmp_path, "import", "robustbench", str(THEIRS), "--board", "cifar10/Linf", "--beside", beside)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{beside}: no record was measured as cifar10/Linf measures"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

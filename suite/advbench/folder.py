@@ -36,7 +36,7 @@ def verify(results: Folder = Path("results"), as_json: Json = False, debug: Debu
     else:
         for line in found.broken:
             typer.echo(line)
-        old = f", {found.unsealed} of them written without a digest of their own" if found.unsealed else ""
+        old = f", {found.unsealed} of an earlier version, of which only the form was checked" if found.unsealed else ""
         state = f"{len(found.broken)} broken" if found.broken else "all as written"
         typer.echo(f"{results}: {found.files} files, {said(found.size)}{old}: {state}")
     raise typer.Exit(1 if found.broken else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_charts_have_a_mark_for_each_datum_and_say_in_words_what_they_show(visit
         assert said.startswith(f"{title}. "), title
         assert section.locator("figcaption").inner_text() in said, title
         assert section.locator("table tbody tr").count() > 0, title
+
+
+def test_the_largest_eigenvalue_is_the_measured_one_and_not_the_end_of_its_smoothed_curve(visit: Visit, repo: Path):
+    page = visit("committed", "#/mnist-linf")
+    records = (
+        json.loads(file.read_text("utf-8")) for file in repo.glob("leaderboard/records/mnist-linf/*/record.json")
+    )
+    largest = max(record["measures"]["param-hessian"]["fixed_top1"]["value"] for record in records)
+
+    assert page.locator("#at-hessian figcaption").inner_text().endswith(f" ({largest:.3g}).")
 
 
 def test_a_chart_is_drawn_anew_when_the_colours_change(visit: Visit):
