@@ -32,7 +32,7 @@
       const scored = groupsOf(t).filter((group) => group.robust != null && group.clean != null);
       const best = scored.reduce((a, b) => (a && a.clean >= b.clean ? a : b), null);
       const says = scored.length
-        ? `Highest robust accuracy: ${brief(scored[0].label)} (${percent(scored[0].robust)} %, clean ${percent(scored[0].clean)} %). Highest clean accuracy: ${brief(best.label)} (${percent(best.clean)} %, robust ${percent(best.robust)} %). Hollow marks have notes.`
+        ? `Highest robust accuracy: ${brief(scored[0].label)} (${percent(scored[0].robust)} %, clean ${percent(scored[0].clean)} %). Highest clean accuracy: ${brief(best.label)} (${percent(best.clean)} %, robust ${percent(best.robust)} %).${scored.some((group) => group.seeds.some((seed) => seed.marked)) ? " Hollow marks are seeds with †." : ""}`
         : "No defense here has a robust accuracy.";
       return {
         says,
