@@ -1,4 +1,6 @@
-"""What the measures of committed records say of the field's claims: python docs/trends.py leaderboard > docs/trends.md
+"""What the measures of committed records say of the field's claims:
+
+    python docs/trends.py leaderboard studies/logistic > docs/trends.md
 
 A claim is a sentence of a paper and a question that each record answers with yes or no; this page counts the answers.
 It is made anew from the records and never edited, so it says what was measured, whichever way that went.
@@ -225,9 +227,9 @@ def task(frame: pd.DataFrame, name: str) -> list[str]:
     return lines
 
 
-def page(folder: str) -> str:
-    """The page of all records in `folder` that have measures."""
-    frame = records(folder)
+def page(*folders: str) -> str:
+    """The page of all records in `folders` that have measures."""
+    frame = pd.concat([records(folder) for folder in folders], ignore_index=True)
     measured = [name for name in frame if str(name).startswith("measure/")]
     frame = frame[(frame["status"] == "ok") & frame[measured].notna().any(axis=1)]
     lines = [HEAD]
@@ -240,4 +242,4 @@ def page(folder: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page(sys.argv[1]))
+    sys.stdout.write(page(*sys.argv[1:]))

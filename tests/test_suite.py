@@ -107,6 +107,29 @@ def test_a_fully_cached_run_loads_neither_torch_nor_scikit_learn(good, command_e
     assert not loaded & {"torch", "sklearn", "scipy", "pandas", "pyarrow"}
 
 
+def test_a_cached_run_writes_the_pages_where_a_record_or_a_page_went_or_came(good, command, tmp_path):
+    folder = shutil.copytree(good[0], tmp_path / "copy")
+    page = folder / "results" / "index.html"
+    command(folder, "run", "tiny.toml")
+
+    def rewritten() -> bool:
+        page.write_text("mine", "utf-8")
+        assert command(folder, "run", "tiny.toml").returncode == 0
+        return page.read_text("utf-8") != "mine"
+
+    assert not rewritten(), "nothing has changed"
+    (folder / "results" / "board.csv").unlink()
+    assert rewritten(), "a page is missing"
+    [one, *_] = sorted((folder / "results" / "records" / "tiny").iterdir())
+    other = shutil.copytree(one, folder / "results" / "records" / "other" / one.name)
+    record = other / "record.json"
+    record.write_text(record.read_text("utf-8").replace('"task": "tiny"', '"task": "other"'), "utf-8")
+    assert rewritten(), "a record came"
+    shutil.rmtree(other)
+    assert rewritten(), "a record went"
+    assert not rewritten()
+
+
 def test_a_job_that_was_done_under_another_task_s_name_is_not_done_twice(good, command):
     folder = good[0]
     (folder / "mine").mkdir(exist_ok=True)

@@ -20,7 +20,9 @@ def row(defense: str, seed: int, eps: Any = "1/10", **values: Any) -> dict[str, 
 
 
 def test_the_committed_page_is_of_the_committed_records(repo: Path, trends: dict[str, Any]) -> None:
-    assert (repo / "docs" / "trends.md").read_text("utf-8") == trends["page"](str(repo / "leaderboard"))
+    assert (repo / "docs" / "trends.md").read_text("utf-8") == trends["page"](
+        str(repo / "leaderboard"), str(repo / "studies" / "logistic")
+    )
 
 
 def test_a_trend_is_of_the_means_over_seeds_and_the_rank_of_all_models(trends: dict[str, Any]) -> None:

@@ -105,8 +105,11 @@ class Index:
 
     def all(self) -> Iterator[tuple[str, Entry]]:
         """Every record that can be read, in the order of their paths."""
-        for file in sorted(self.folder.glob("*/*/record.json")):
-            path = f"{file.parent.parent.name}/{file.parent.name}"
+        paths = [f"{file.parent.parent.name}/{file.parent.name}" for file in self.folder.glob("*/*/record.json")]
+        for gone in self.kept.keys() - set(paths):
+            del self.kept[gone]
+            self.changed = True
+        for path in sorted(paths):
             if found := self.entry(path):
                 yield path, found
 

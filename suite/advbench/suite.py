@@ -90,12 +90,14 @@ def _run(
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device)]
         show_plan(console, items, len(devices))
         records = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
-        pages = board.build(results)
         for item in items:
             index.entry(item.path)  # read while it is in memory, for the next plan
+        # The index is kept after the pages are written: where it knows every record, the pages show them.
+        if records or index.changed or not all((results / name).is_file() for name in board.PAGES):
+            board.build(results)
         index.save()
         _tell(console, items, records, results)
-        console.print(f"board: {next(p for p in pages if p.suffix == '.html')}")
+        console.print(f"board: {results / 'index.html'}")
         return FAILED if any(record.status == "failed" for record in records) else OK
 
 

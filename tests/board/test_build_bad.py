@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from advbench.board import build
+from advbench.board import PAGES, build
 from advbench.record import SCHEMA, Record
 
 Lay = Callable[..., Path]
@@ -74,7 +74,8 @@ def test_an_output_folder_that_is_a_file_is_refused(built: Path, command: Callab
     (built.parent / "file").write_text("mine", "utf-8")
     before = contents(built.parent)
 
-    assert f"advbench: {out}: " in refused(command(built.parent, "board", "results", "-o", out))
+    line = refused(command(built.parent, "board", "results", "-o", out))
+    assert f"advbench: {out}/README.md: cannot be written: " in line
     assert contents(built.parent) == before
 
 
@@ -91,7 +92,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_leaves_the_old_board(built: Path, small: Path, command: Callable[..., Any]) -> None:
-    for name in ("README.md", "index.html", "board.csv", "board.json"):
+    for name in PAGES:
         (small / name).write_bytes((built / name).read_bytes() if name == "README.md" else b"old")
     (small / "README.md").write_bytes((built / "README.md").read_bytes()[:200])
     before = contents(small)
@@ -117,6 +118,6 @@ def test_nothing_that_a_record_names_leads_out_of_its_folder(tmp_path: Path, lay
     build(results, tmp_path / "out")
 
     assert {name: content for name, content in contents(tmp_path).items() if not name.startswith("out/")} == before
-    assert sorted(contents(tmp_path / "out")) == ["README.md", "board.csv", "board.json", "board.tex", "index.html"]
+    assert sorted(contents(tmp_path / "out")) == sorted(PAGES)
     assert b"a secret" not in b"".join(contents(tmp_path / "out").values())
     assert Path("/etc/passwd").read_bytes()[:20] not in b"".join(contents(tmp_path / "out").values())

@@ -12,7 +12,8 @@ from hand_made import lay
 from scipy.stats import binomtest
 
 from advbench.board.beside import key
-from advbench.board.standing import Standing, standing, wilson
+from advbench.board.standing import standing, wilson
+from advbench.board.support import Standing
 from advbench.board.table import sections
 from advbench.board.words import certainty, leads, listed
 from advbench.record import load

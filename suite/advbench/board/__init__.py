@@ -15,12 +15,11 @@ from pathlib import Path
 
 from advbench.board import export, latex, page, table
 from advbench.board.beside import key
-from advbench.board.details import embedded
-from advbench.board.standing import standing
 from advbench.files import write_together
 from advbench.record import Record, load
 from advbench.spec import BadInput
 
+PAGES = ("README.md", "index.html", "board.csv", "board.json", "board.tex")
 MOST = 10**18
 """Of anything that is counted: passes, seconds, bytes."""
 
@@ -31,6 +30,10 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     `folder` holds `records/` or is that folder itself; `out` is by default the folder that contains `records/`.
     Raises BadInput that names the folder or the file that cannot be used; nothing is written then.
     """
+    # Here, because a run that finds all pages written needs neither scipy nor pyarrow.
+    from advbench.board.details import embedded
+    from advbench.board.standing import standing
+
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give a folder that holds records/<task>/<label>-s<seed>/record.json")
     records = _records(folder)
@@ -49,11 +52,9 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     }
     target = out or home
     refuse_to_overwrite(target / "README.md")
-    try:
-        write_together({target / name: content.encode() for name, content in pages.items()})
-    except OSError as error:
-        raise BadInput(f"{target}: the pages cannot be written: {error.strerror}") from None
-    return [target / name for name in pages]
+    assert tuple(pages) == PAGES
+    write_together({target / name: content.encode() for name, content in pages.items()})
+    return [target / name for name in PAGES]
 
 
 def _load(path: Path) -> Record:

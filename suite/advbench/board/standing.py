@@ -8,9 +8,7 @@ are judged together (Holm). Only what was judged on the same examples and under 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from math import sqrt
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +16,7 @@ from scipy.special import ndtri
 
 from advbench.board.beside import Folders, Lost, key, verdicts
 from advbench.board.rows import Group
+from advbench.board.support import Claim, Interval, Standing
 from advbench.stats.difference import LEAST_SEEDS, Difference, Groups, Moments
 from advbench.stats.paired import mcnemar
 from advbench.stats.ranks import holm, ranges
@@ -25,29 +24,7 @@ from advbench.stats.ranks import holm, ranges
 ALPHA = 0.05
 """Of all pairs of a task together."""
 
-Claim = Literal["defenses", "checkpoints", "both", "none"]
 Bools = NDArray[np.bool_]
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the verdicts of a task support."""
-
-    ranks: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
-    """By label: the best and the worst rank that it may have, of as many as there are ranks."""
-    better: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """By label: those that it is better than."""
-    intervals: dict[str, Interval] = field(default_factory=dict[str, Interval])
-    """By label: 95 % of its mean robust accuracy."""
-    unranked: dict[str, str] = field(default_factory=dict[str, str])
-    """By label: why it has no rank."""
-    claim: Claim = "none"
-    """Whom the ranks speak of."""
-
-
-NONE = Standing()
-"""Of verdicts that nobody has read."""
 
 
 def standing(groups: tuple[Group, ...], folders: Folders) -> Standing:

@@ -11,7 +11,7 @@ from typing import Any
 from advbench.board import settings
 from advbench.board.budget import Budget, budgets
 from advbench.board.rows import Group, Row, outward, radius
-from advbench.board.standing import NONE, Standing
+from advbench.board.support import NONE, Standing
 from advbench.record import Record
 from advbench.spec import BadInput
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from advbench.board.standing import Standing
+from advbench.board.support import Standing
 from advbench.task import shipped
 
 SEVERAL = 3
