@@ -40,6 +40,12 @@ def test_a_shared_job_is_given_a_device_for_each_process(monkeypatch: pytest.Mon
         def stop(self) -> None:
             pass
 
+        def terminate(self) -> None:
+            pass
+
+        def join(self, timeout: float | None = None) -> None:
+            pass
+
     monkeypatch.setattr(local, "_Worker", Recorded)
     plan = [
         Item(task="t", label=str(n), seed=0, base=Path(), seconds=1, processes=count) for n, count in enumerate(jobs)
