@@ -245,7 +245,10 @@ def test_a_run_killed_before_and_after_each_kind_of_write_ends_the_same(bench: B
         there = check_files(results)
         if name.endswith("record.json"):
             assert ("record.json" in there) == (moment == "after")
-        assert len(scraps(results)) <= 1, "what the kill before left was swept"
+        # Pages are written together, so one process may leave several.
+        assert len({path.stem.rpartition(".")[2] for path in scraps(results)}) <= 1, (
+            "what the kill before left was swept"
+        )
     bench.finish("results")
 
     assert bench.outcome("results") == outcome
