@@ -39,11 +39,7 @@ def write_bytes(path: Path, content: bytes, aside: Path | None = None) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _flushed(temporary, content)
         if aside and path.exists():
             path.replace(aside)
         temporary.replace(path)
@@ -60,11 +56,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     path = Path()
     try:
         for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _flushed(temporary[path], content)
         for path in contents:
             temporary[path].replace(path)
     except BaseException as error:
@@ -118,6 +110,14 @@ def alive(pid: int) -> bool:
     except OSError:  # someone else's
         return True
     return True
+
+
+def _flushed(temporary: Path, content: bytes) -> None:
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _remove(temporary: Path) -> None:
