@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import os
 import re
 import subprocess
@@ -185,9 +186,22 @@ def test_a_tree_may_be_written_with_whole_paths_or_with_indents():
 
 
 def test_the_readme_gives_ci_its_command(repo: Path, readme: str):
-    command = fenced(readme, "test-command").strip()
+    command, slow = (fenced(readme, marker).strip() for marker in ("test-command", "slow-command"))
 
     assert "\n" not in command, "one line for a newcomer"
     assert "-c constraints.txt" in command
     assert command.endswith("tox")
+    assert slow == f"{command.split()[-1]} -e slow"
     assert os.access(repo / ".ci" / "run", os.X_OK)
+
+
+def test_every_test_is_in_one_of_the_two_commands(repo: Path):
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(repo / "tox.ini", encoding="utf-8")
+    tests, slow = (tox[f"testenv:{name}"]["commands"] for name in ("tests", "slow"))
+
+    assert "tests" in tox["tox"]["env_list"]
+    assert '-m "not slow"' in tests
+    assert "-m slow" in slow
+    assert "--ignore" not in tests + slow
+    assert "--deselect" not in tests + slow
