@@ -6,9 +6,11 @@ nothing to wait for, because journals are written as the work goes on.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from types import FrameType
 
 GRACE = 8
 """Seconds that a training has for it."""
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that this process gets when the thread ends that has started it."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -28,6 +32,19 @@ class _Notice:
     """Whether a checkpoint will come."""
     told = False
     """Whether this is the process that a person or a scheduler has started, which says so as it leaves."""
+
+
+def follow() -> None:
+    """In a process that multiprocessing has started: end when its parent does, in whatever way that was.
+
+    The kernel sees to it on Linux, for in C code that holds the interpreter no other thread runs. Elsewhere, and where
+    the parent has ended already, a thread does.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def heed() -> None:

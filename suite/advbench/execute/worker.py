@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -142,9 +140,7 @@ def attend() -> None:
     """In a new process: leave Ctrl-C to the driver, heed SIGTERM, and end when the driver does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     notice.heed()
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    notice.follow()
 
 
 def _places(places: Sequence[str], count: int) -> list[str]:
