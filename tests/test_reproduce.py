@@ -56,6 +56,17 @@ def test_a_rerun_on_the_same_machine_is_equal(done, command, tmp_path):
     assert "holds t/mine-s0 already" in again.stderr
 
 
+def test_a_rerun_is_held_to_the_limits_that_it_is_given(done, tmp_path, capsys):
+    asked = (done / PATH, done / "tasks", tmp_path, done / "data", "cpu")
+    code = reproduce(*asked, as_json=False, memory_gib=0.25)  # less than torch takes
+
+    assert code == 1
+    assert "took more than 0.25 GiB of memory; raise" in (
+        load(tmp_path / PATH.relative_to("results") / "record.json").error or ""
+    )
+    assert "\nFAILED" in capsys.readouterr().out
+
+
 SHARED = MINE.replace(
     """    def passes""",
     """    processes: int = 2

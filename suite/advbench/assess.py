@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from advbench import agenda, board, flags, leave
+from advbench.execute.guard import Guard
 from advbench.execute.hands import Hands
 from advbench.execute.local import Event
 from advbench.execute.lock import locked
@@ -91,7 +92,9 @@ def judged(
             sweep(where.results)
             devices = _hands(ready, where, jobs) if isinstance(asked, Asked) else []
             log = run_folder(where.results, ready.job.path) / "log.txt"
-            with Hands(devices, log, _help, asked, path, only, label, examples, where, stop) as hands:
+            # Who calls this from a program of his own is not ended by it.
+            guard = Guard(_line(ready)) if isinstance(asked, Asked) else contextlib.nullcontext()
+            with guard, Hands(devices, log, _help, asked, path, only, label, examples, where, stop) as hands:
                 record, cached = _judged(ready, where, console, hands), False
             board.build(where.results)
     return record, record_folder(where.results, ready.job.path) / "record.json", cached
@@ -150,9 +153,16 @@ def _journal(ready: Ready, where: Where) -> Path:
     return run_folder(where.results, ready.job.path) / "journal" / ready.job.journal_id
 
 
+def _line(ready: Ready) -> Item:
+    """As a plan would have it."""
+    job, takes = ready.job, ready.task.resources
+    may = {"minutes": takes.minutes, "memory_gib": takes.memory_gib}
+    return Item(task=job.task, label=job.label, seed=job.seed, base=ready.base).model_copy(update=may)
+
+
 def _judged(ready: Ready, where: Where, console: Console, hands: Hands) -> Record:
     """Evaluate, and write the record down."""
-    job, item = ready.job, Item(task=ready.job.task, label=ready.job.label, seed=0, base=Path())
+    job, item = ready.job, _line(ready)
     started = time.monotonic()
     with Show(console, [item], 1) as show:
         show(Event(item, "start"))

@@ -100,6 +100,8 @@ def reproduce(
     ] = Path(),
     data_root: DataRoot = Path("data"),
     device: Annotated[str, typer.Option(help="auto (as the record says), cpu or cuda:N.")] = "auto",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="End it when it takes longer.")] = None,
+    memory_gib: Annotated[float | None, typer.Option(min=0.25, help="End it when it takes more memory.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -113,7 +115,8 @@ def reproduce(
 
     del debug
     try:
-        code = again.reproduce(record, task_folder, results, data_root, device, as_json=as_json)
+        limits = {"minutes": minutes, "memory_gib": memory_gib}
+        code = again.reproduce(record, task_folder, results, data_root, device, as_json=as_json, **limits)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was compared", err=True)
         code = 130

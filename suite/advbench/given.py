@@ -55,7 +55,8 @@ def evaluate(
 
     Example: advbench evaluate nets.py:small --weights small.pth --task tasks/digits-linf.toml
 
-    Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted.
+    Exit code: 0 evaluated, 2 bad input or a model that does not answer as it should, 130 interrupted, 143 by SIGTERM,
+    which a limit of the task's [resources] sends too.
     """
     from advbench import assess
     from advbench.judging import Where

@@ -61,15 +61,26 @@ class Outcome:
         return self.verdict in ("EQUAL", "CONSISTENT")
 
 
-def reproduce(path: Path, folder: Path, results: Path | None, root: Path, device: str, *, as_json: bool) -> int:
+def reproduce(
+    path: Path,
+    folder: Path,
+    results: Path | None,
+    root: Path,
+    device: str,
+    *,
+    as_json: bool,
+    minutes: float | None = None,
+    memory_gib: float | None = None,
+) -> int:
     """Run the job of the record at `path` again and say how it compares; 0 for yes, 1 for no. Raises BadInput.
 
-    `folder` is where the task file lay: a defense file is relative to it.
+    `folder` is where the task file lay: a defense file is relative to it. `minutes` and `memory_gib` are limits as a
+    task's [resources] has them; a record knows none.
     """
     # With --json the progress goes where it spoils nothing.
     console = Console(highlight=False, markup=False, emoji=False, stderr=as_json, soft_wrap=not sys.stdout.isatty())
     record = _record(path)
-    item = _item(path, record, folder, root)
+    item = _item(path, record, folder, root).model_copy(update={"minutes": minutes, "memory_gib": memory_gib})
     chosen = _devices(device, record, item)
     place = _place(results, item)
     console.print(f"{item.path} again, into {place}", soft_wrap=True)

@@ -51,6 +51,17 @@ def test_sigterm_to_any_of_them_ends_all_after_a_checkpoint(tmp_path: Path, tiny
     assert checkpointed(tmp_path, "results") == said(tmp_path, 0).count("in epoch") == said(tmp_path, 1).count("in ep")
 
 
+def test_a_job_that_takes_too_long_ends_all_after_a_checkpoint(tmp_path: Path, tiny, started: Started):
+    more = "[resources]\nminutes = 0.1\n"
+    processes = started(suite(tmp_path, tiny, "pause = 0.1", more, epochs=1000))
+
+    codes = [process.wait(100) for process in processes]
+    assert codes == [143, -signal.SIGTERM], said(tmp_path, 0) + said(tmp_path, 1)
+    assert "advbench: t/pair-s0: took more than 0.1 minutes; raise resources.minutes or" in said(tmp_path, 0)
+    assert list((tmp_path / "results").rglob("record.json")) == []
+    assert checkpointed(tmp_path, "results") == said(tmp_path, 0).count("in epoch") == said(tmp_path, 1).count("in ep")
+
+
 def test_a_launcher_that_is_asked_to_end_lets_all_finish_their_checkpoint(tmp_path: Path, tiny, command_env, launched):
     task = suite(tmp_path, tiny, "pause = 0.1", epochs=6)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "advbench"]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from advbench import notice
 from advbench.files import alive, started
 from advbench.plan import Item
+from advbench.spec import BadInput
 
 GIB = 2**30
 COUNTED = ("Pss_Anon:", "Pss_Shmem:", "SwapPss:")
@@ -26,8 +28,8 @@ Family = dict[int, str | None]
 
 
 def family(pid: int | None) -> Family:
-    """`pid` and all processes that it started and theirs, on Linux; elsewhere `pid` alone."""
-    if pid is None or not alive(pid):
+    """`pid` and all processes that it started and theirs, but for the one that asks; `pid` alone where not on Linux."""
+    if pid is None or pid == os.getpid() or not alive(pid):
         return {}
     found: Family = {pid: started(pid)}
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -73,6 +75,12 @@ def kill(members: Family) -> None:
         if since is not None and started(pid) == since:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def refuse(items: Iterable[Item]) -> None:
+    """Raises BadInput for a limit that cannot be watched here."""
+    if any(item.memory_gib for item in items) and not watched():
+        raise BadInput("resources.memory_gib: this machine does not say what a process takes; leave it out here")
 
 
 def watched() -> bool:

@@ -50,8 +50,7 @@ def run(
     watched here. An interrupt (Ctrl-C, SIGTERM) ends the workers, which write their checkpoints first, and is raised
     again.
     """
-    if any(item.memory_gib for item in items) and not limits.watched():
-        raise BadInput("resources.memory_gib: this machine does not say what a process takes; leave it out here")
+    limits.refuse(items)
     if any(isinstance(item.job, Job) and item.job.deterministic for item in items):
         os.environ.setdefault(*CUBLAS)  # workers inherit it
     driver = _Driver(order(items), results, root, devices, on_event)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advbench import notice
+from advbench.execute.guard import Guard
 from advbench.execute.local import Event
 from advbench.execute.worker import outcome
 from advbench.plan import Item, Job, order, run_folder
@@ -102,12 +103,13 @@ def follow(here: Place, device: str, root: Path) -> int:
 
         while (item := group.told(None)) is not None:
             try:
-                ready = prepare(item, root, mine)
-                # Checkpoint and journal are the first one's to read and to write.
-                how = (Path(), nobody, group, ready.collectors)
-                with notice.heeded(), notice.awaited():
-                    trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
-                verdicts(item.job, ready, trained, Path(), nobody, group)
+                with Guard(item):
+                    ready = prepare(item, root, mine)
+                    # Checkpoint and journal are the first one's to read and to write.
+                    how = (Path(), nobody, group, ready.collectors)
+                    with notice.heeded(), notice.awaited():
+                        trained = train(item.job, ready.subsets, ready.defense, ready.model, *how)
+                    verdicts(item.job, ready, trained, Path(), nobody, group)
             except Diverged:
                 continue  # all say it together, and the first one writes it down
             except Exception:
@@ -156,7 +158,8 @@ class _Crew:
             def tell(stage: str, done: int, total: int, words: str, item: Item = item, since: float = started) -> None:
                 on_event(Event(item, stage, done, total, words, time.monotonic() - since))
 
-            record = attempt(item, results, root, self.device, tell, self._share(results))
+            with Guard(item):
+                record = attempt(item, results, root, self.device, tell, self._share(results))
             on_event(Event(item, record.status, words=outcome(record), seconds=time.monotonic() - started))
             records.append(record)
             if self.broken:

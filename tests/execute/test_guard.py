@@ -1,0 +1,102 @@
+"""Limits where no driver watches: a process of its own does, says one line, and ends the command."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from advbench.execute import limits
+from advbench.execute.guard import Guard
+from advbench.plan import Item
+from advbench.spec import BadInput
+
+JOB = """\
+import itertools, multiprocessing, os, signal, sys, time
+from pathlib import Path
+from advbench.execute.guard import Guard
+from advbench.plan import Item
+
+def work(how):
+    if how == "sleeps":
+        time.sleep(60)
+    if how == "stuck":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.fork()
+        eaten = os.urandom(1) * 400_000_000
+        sum(itertools.repeat(0))  # in C code, which lets no other thread run
+
+if __name__ == "__main__":
+    how, minutes, memory = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+    with Guard(Item(task="t", label="l", seed=0, base=Path(), minutes=minutes, memory_gib=memory)):
+        work(how)
+    print(multiprocessing.active_children())
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "minutes", "memory", "code", "why"),
+    [
+        ("sleeps", 0.02, 8, -signal.SIGTERM, "took more than 0.02 minutes; raise resources.minutes or"),
+        ("stuck", 60, 0.3, -signal.SIGKILL, "took more than 0.3 GiB of memory; raise resources.memory_gib"),
+        ("ends", 60, 8, 0, ""),
+    ],
+)
+def test_who_takes_too_much_ends_with_one_line_and_all_that_it_started(
+    tmp_path: Path, command_env, how: str, minutes: float, memory: float, code: int, why: str
+):
+    (tmp_path / "job.py").write_text(JOB, encoding="utf-8")
+    asked = [sys.executable, "job.py", how, str(minutes), str(memory)]
+    # Until nobody is left who has its pipes, and so not while a child of it lives.
+    ended = subprocess.run(asked, cwd=tmp_path, env=command_env, capture_output=True, text=True, timeout=30)
+
+    assert ended.returncode == code
+    if why:
+        [line] = ended.stderr.splitlines()
+        assert line.startswith(f"advbench: t/l-s0: {why}")
+    else:
+        assert (ended.stdout, ended.stderr) == ("[]\n", "")
+
+
+def test_a_job_without_limits_has_no_guard_and_one_that_nobody_can_watch_is_refused(monkeypatch: pytest.MonkeyPatch):
+    free = Item(task="t", label="l", seed=0, base=Path())
+    with Guard(free) as guard:
+        assert guard.process is None
+    monkeypatch.setattr(limits, "watched", lambda: False)
+    with (
+        pytest.raises(BadInput, match="does not say what a process takes"),
+        Guard(free.model_copy(update={"memory_gib": 1.0})),
+    ):
+        pass
+
+
+NETS = """\
+import time
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 4)
+    def forward(self, x):
+        if len(x) > 2:  # not when it is tried
+            time.sleep(60)
+        return self.head(x.flatten(1))
+"""
+
+
+def test_an_evaluation_is_held_to_its_task_s_minutes(tmp_path: Path, tiny, command):
+    (tmp_path / "nets.py").write_text(NETS, encoding="utf-8")
+    torch.save({"head.weight": torch.eye(4, 16), "head.bias": torch.zeros(4)}, tmp_path / "w.pth")
+    task = tiny(tmp_path, "t", more="[resources]\nminutes = 0.02\n")
+    ended = command(tmp_path, "evaluate", "nets.py:Net", "--weights", "w.pth", "--task", task, "--data-root", "data")
+
+    assert ended.returncode == -signal.SIGTERM
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("advbench: t/nets-Net-w-s0: took more than 0.02 minutes; raise resources.minutes or")
+    assert list((tmp_path / "results").rglob("record.json")) == []
