@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -15,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
+from rank import serve
 from torch import nn
 
 from advbench.attacks.base import Attack
@@ -276,25 +278,24 @@ def judged(tmp_path: Path) -> Callable[..., Verdicts]:
 
 
 @pytest.fixture(scope="session")
-def ranks(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
+def ranks(tmp_path_factory: pytest.TempPathFactory):
     """A function: a function of the test's file, processes -> what it returned in each of a group of so many."""
+    # Forked from one that has loaded what takes long and started no thread, so that it is loaded once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "advbench.run"])
 
     def run(function: Callable[..., Any], world: int) -> list[Any]:
         folder = tmp_path_factory.mktemp("ranks")
         file = str(sys.modules[function.__module__].__file__)
-        script = [sys.executable, str(Path(__file__).parent / "rank.py"), file, function.__name__]
         started = [
-            subprocess.Popen(
-                [*script, str(rank), str(world), f"file://{folder}/meet", str(folder)],
-                env=command_env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(world)
+            context.Process(target=serve, args=(file, function.__name__, rank, world, folder)) for rank in range(world)
         ]
-        told = "\n".join(process.communicate(timeout=200)[0] for process in started)
-        assert [process.returncode for process in started] == [0] * world, told
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(200)
+        told = "\n".join((folder / f"{rank}.txt").read_text(encoding="utf-8") for rank in range(world))
+        assert [process.exitcode for process in started] == [0] * world, told
         return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
     return run

@@ -1,7 +1,4 @@
-"""One process of a group that a test asks for: `python rank.py FILE FUNCTION RANK WORLD MEET OUT`.
-
-The function gets its Group and returns plain values and tensors.
-"""
+"""One process of a group that a test asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +12,14 @@ import torch
 from advbench.parallel import joined
 
 
-def main(file: str, function: str, rank: int, world: int, meet: str, out: str) -> None:
+def serve(file: str, function: str, rank: int, world: int, folder: Path) -> None:
+    """Meet the others in `folder`, call the function of that file with the Group, and leave there what it returns.
+
+    That is plain values and tensors.
+    """
+    with (folder / f"{rank}.txt").open("w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("group_test", file)
@@ -24,9 +28,5 @@ def main(file: str, function: str, rank: int, world: int, meet: str, out: str) -
     module = importlib.util.module_from_spec(spec)
     sys.modules["group_test"] = module
     spec.loader.exec_module(module)
-    with joined(rank, world, torch.device("cpu"), meet) as group:
-        torch.save(getattr(module, function)(group), Path(out) / f"{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6])
+    with joined(rank, world, torch.device("cpu"), f"file://{folder}/meet") as group:
+        torch.save(getattr(module, function)(group), folder / f"{rank}.pt")
