@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import runpy
 import subprocess
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import forked
 import numpy as np
 import pytest
 import torch
-from rank import serve
 from torch import nn
 
 from advbench.attacks.base import Attack
@@ -143,18 +142,18 @@ def command_env() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def command(command_env: dict[str, str]):
+def command(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
     """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own."""
 
     def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "advbench", *map(str, arguments)],
-            cwd=folder,
-            env=command_env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = [str(argument) for argument in arguments]
+        said = tmp_path_factory.mktemp("said")
+        out, err = said / "out.txt", said / "err.txt"
+        process = forked.forks().Process(target=forked.advbench, args=(words, folder, command_env, out, err))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(words, process.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
 
     return run
 
@@ -280,22 +279,17 @@ def judged(tmp_path: Path) -> Callable[..., Verdicts]:
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory):
     """A function: a function of the test's file, processes -> what it returned in each of a group of so many."""
-    # Forked from one that has loaded what takes long and started no thread, so that it is loaded once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "advbench.run"])
 
     def run(function: Callable[..., Any], world: int) -> list[Any]:
         folder = tmp_path_factory.mktemp("ranks")
-        file = str(sys.modules[function.__module__].__file__)
-        started = [
-            context.Process(target=serve, args=(file, function.__name__, rank, world, folder)) for rank in range(world)
-        ]
+        told = (str(sys.modules[function.__module__].__file__), function.__name__)
+        started = [forked.forks().Process(target=forked.rank, args=(*told, n, world, folder)) for n in range(world)]
         for process in started:
             process.start()
         for process in started:
             process.join(200)
-        told = "\n".join((folder / f"{rank}.txt").read_text(encoding="utf-8") for rank in range(world))
-        assert [process.exitcode for process in started] == [0] * world, told
-        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+        said = "\n".join((folder / f"{n}.txt").read_text("utf-8") for n in range(world))
+        assert [process.exitcode for process in started] == [0] * world, said
+        return [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(world)]
 
     return run
