@@ -217,9 +217,10 @@ def load(path: Path) -> Record:
         raise BadInput(f"{path}: not a record: {error}") from None
 
 
-def load_all(folder: Path) -> Iterator[Record]:
-    """Every record under `folder`, in the order of their paths."""
-    yield from map(load, sorted(folder.glob("*/*/record.json")))
+def load_all(folder: Path, task: str | None = None) -> Iterator[Record]:
+    """Every record under `folder`, or of one `task` there, in the order of their paths."""
+    files = folder.glob("*/*/record.json") if task is None else (folder / task).glob("*/record.json")
+    yield from map(load, sorted(files))
 
 
 def whole(record: Record, folder: Path) -> bool:

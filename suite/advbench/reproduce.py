@@ -85,7 +85,8 @@ def reproduce(
     place = _place(results, item)
     console.print(f"{item.path} again, into {place}", soft_wrap=True)
     with locked(place), Show(console, [item], 1) as show:
-        [rerun] = local.run([item], place, root, chosen, show)
+        local.run([item], place, root, chosen, show)
+    rerun = load(record_folder(place, item.path) / "record.json")
     outcome = compare(record, rerun)
     where = str(record_folder(place, item.path))
     if as_json:

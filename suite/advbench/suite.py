@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from advbench import agenda, board, machine, notice, task
-from advbench.board.studies import studies
+from advbench.board.studies import Studied, studies
 from advbench.board.table import sections
 from advbench.execute import local, torchrun
 from advbench.execute.lock import locked
@@ -18,14 +18,14 @@ from advbench.files import sweep
 from advbench.index import Index
 from advbench.plan import Item, adopt, known, remember
 from advbench.progress import Show, show_board, show_claims, show_plan, show_skipped
-from advbench.record import Record, load_all
+from advbench.record import load_all
 from advbench.results import repair
 from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2
 
-Execute = Callable[[Sequence[Item], Path, Path, Sequence[str], Callable[[local.Event], None]], list[Record]]
-"""Where jobs run: items, results, data root and devices in, events on the way, records out."""
+Execute = Callable[[Sequence[Item], Path, Path, Sequence[str], Callable[[local.Event], None]], list[local.Ended]]
+"""Where jobs run: items, results, data root and devices in, events on the way, records on the disk."""
 
 
 def run(
@@ -92,16 +92,16 @@ def _run(
         found = known(results, index)  # a job that was done under another task's name is not done twice
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device)]
         show_plan(console, items, len(devices))
-        records = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
+        ended = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
         for item in items:
             index.entry(item.path)  # read while it is in memory, for the next plan
         # The index is kept after the pages are written: where it knows every record, the pages show them.
-        if records or index.changed or not all((results / name).is_file() for name in board.PAGES):
+        if ended or index.changed or not all((results / name).is_file() for name in board.PAGES):
             board.build(results)
         index.save()
-        _tell(console, items, records, results)
+        _tell(console, items, ended, results)
         console.print(f"board: {results / 'index.html'}")
-        return FAILED if any(record.status == "failed" for record in records) else OK
+        return FAILED if any(job.status == "failed" for job in ended) else OK
 
 
 def _download(files: list[Path], root: Path, device: str, console: Console) -> bool:
@@ -128,7 +128,7 @@ def _download(files: list[Path], root: Path, device: str, console: Console) -> b
 
 def _work(
     console: Console, todo: list[Item], results: Path, root: Path, devices: list[str], execute: Execute
-) -> list[Record]:
+) -> list[local.Ended]:
     """Run what is to be run; the pages follow every record, so that the first row can be read early."""
     if not todo:
         return []
@@ -149,18 +149,20 @@ def _work(
             return execute(todo, results, root, devices, on_event)
 
 
-def _tell(console: Console, items: list[Item], records: list[Record], results: Path) -> None:
+def _tell(console: Console, items: list[Item], ended: list[local.Ended], results: Path) -> None:
     """The standing, then, where a person looks last, what is missing from it and why."""
-    shown = {item.task for item in items}
-    found = [record for record in load_all(results / "records") if record.task in shown]
-    for section in sections(found):
-        show_board(console, section)
-    if studied := [study for study in studies(found) if study.judged]:
+    studied: list[Studied] = []
+    for name in sorted({item.task for item in items}):
+        found = list(load_all(results / "records", name))  # one task's at a time: there may be thousands
+        for section in sections(found):
+            show_board(console, section)
+        studied += [study for study in studies(found) if study.judged]
+    if studied:
         show_claims(console, studied)
     show_skipped(console, items)
-    for record in records:
-        if record.status == "failed":
-            console.print(f"FAILED {record.task}/{record.label}-s{record.seed}: {record.reason}", soft_wrap=True)
+    for job in ended:
+        if job.status == "failed":
+            console.print(f"FAILED {job.path}: {job.reason}", soft_wrap=True)
 
 
 def _nothing_left(items: Sequence[Item]) -> bool:

@@ -1,14 +1,16 @@
-"""What the runner itself takes: `python tests/benchmarks/scheduling.py`.
+"""What the runner itself takes: `python tests/benchmarks/scheduling.py [--jobs 10000]`.
 
-Two numbers. A driver and two worker processes that do nothing go through 1,000 jobs: the time of all of it by the job,
-with what the driver keeps in memory after 100 and after all. And `advbench run` on a suite of 1,000 jobs of which 999
-are done: seconds of the whole command until the last one starts, which loads torch only in its worker.
+Two numbers. A driver and two worker processes that do nothing go through 10,000 jobs, each of which leaves a record of
+the size of a starter suite's: the time of all of it by the job, and what the driver has in memory after 100, after
+1,000 and after all. And `advbench run` on a suite of 1,000 jobs of which 999 are done: seconds of the whole command, and
+of the CPU, until the last one starts, which loads torch only in its worker.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,7 @@ from planning import TASK, lay
 
 from advbench.execute import limits, local, worker
 from advbench.index import Index
-from advbench.plan import Item, record_folder, remember
-from advbench.record import Record, save
+from advbench.plan import Item, remember
 from advbench.resolve import resolve
 
 RUN = ["-m", "advbench", "run", "many.toml", "--data-root", ".", "--device", "cpu", "--jobs", "1"]
@@ -38,14 +39,12 @@ def nothing(connection: Any, results: Path, root: Path, device: str) -> None:
         except EOFError:
             return
         connection.send((worker.BEGUN, 0, 0, ""))
-        fields = {"id": item.job.id, "task": item.task, "defense": "d", "label": item.label, "seed": item.seed}
-        record = Record.model_validate(fields | {"status": "ok", "job": item.job.plain()})
-        save(record, record_folder(results, item.path))
+        lay(results, item)
         connection.send(("ok", 0, 0, ""))
 
 
 def schedule(items: list[Item], results: Path) -> tuple[float, float, list[float]]:
-    """Seconds a job, of the clock and of the driver's CPU, once the workers are there; MiB after 100 jobs and all."""
+    """Seconds a job, of the clock and of the driver's CPU, once the workers are there; MiB after some."""
     memory: list[float] = []
     ended = 0
     began = cpu = 0.0
@@ -56,7 +55,7 @@ def schedule(items: list[Item], results: Path) -> tuple[float, float, list[float
             ended += 1
             if ended == 1:
                 began, cpu = time.perf_counter(), time.process_time()
-            if ended in (100, len(items)):
+            if ended in (100, 1000, len(items)):
                 memory.append(limits.memory(os.getpid()) / 2**20 - children())
 
     def children() -> float:
@@ -69,8 +68,8 @@ def schedule(items: list[Item], results: Path) -> tuple[float, float, list[float
     return (time.perf_counter() - began) / count, (time.process_time() - cpu) / count, memory
 
 
-def resume(folder: Path) -> float:
-    """Seconds from the command to the start of the one job that is left."""
+def resume(folder: Path) -> tuple[float, float]:
+    """Seconds from the command to the start of the one job that is left, of the clock and of its CPU."""
     started = time.perf_counter()
     with subprocess.Popen([sys.executable, *RUN], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -78,13 +77,17 @@ def resume(folder: Path) -> float:
             if line.startswith("start "):
                 break
         took = time.perf_counter() - started
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         process.terminate()
         process.stdout.read()
-    return took
+    return took, sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(repeats: int = 3) -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=10_000)
+    count = parser.parse_args().jobs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)
@@ -93,9 +96,16 @@ def main(repeats: int = 3) -> None:
         defenses = "".join(f'[[defense]]\nname = "pgd-at"\nlabel = "d{i}"\nsteps = {i + 1}\n' for i in range(10))
         (folder / "many.toml").write_text(TASK + defenses, encoding="utf-8")
         resolved = resolve(folder / "many.toml", folder, {})
-        clock, cpu, memory = schedule(resolved.items, folder / "noop")
-        print(f"1,000 jobs that do nothing: {1000 * clock:.1f} ms a job, {1000 * cpu:.1f} ms of it the driver's CPU")
-        print(f"the driver's memory: {memory[0]:.0f} MiB after 100, {memory[1]:.0f} MiB after all")
+        several = [
+            item.model_copy(update={"label": f"{item.label}-{n}"})
+            for n in range(math.ceil(count / len(resolved.items)))
+            for item in resolved.items
+        ][:count]
+        clock, cpu, memory = schedule(several, folder / "noop")
+        print(
+            f"{count:,} jobs that do nothing: {1000 * clock:.1f} ms a job, {1000 * cpu:.1f} ms of it the driver's CPU"
+        )
+        print("the driver's memory after 100, after 1,000 and after all: " + ", ".join(f"{m:.1f} MiB" for m in memory))
         remember(folder / "results", folder / "many.toml", folder, resolved.items, resolved.watched)
         for item in resolved.items[:-1]:
             lay(folder / "results", item)
@@ -103,9 +113,10 @@ def main(repeats: int = 3) -> None:
         index = Index(folder / "results")
         list(index.all())
         index.save()
-        again = statistics.median(resume(folder) for _ in range(repeats))
-        print(f"resume with 999 done: {again:.2f} s; {first:.2f} s where their records were never seen")
-    print("targets: under 50 ms a job, under 3 s")
+        again = sorted(resume(folder) for _ in range(repeats))[repeats // 2]
+        for (took, busy), what in ((first, "records that were never seen"), (again, "records that the index knows")):
+            print(f"resume with 999 done, {what}: {took:.2f} s, {busy:.2f} s of it the driver's CPU", flush=True)
+    print("targets: under 50 ms a job, memory that stays, under 3 s")
 
 
 if __name__ == "__main__":

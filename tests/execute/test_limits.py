@@ -13,7 +13,7 @@ import torch
 from advbench import notice
 from advbench.execute import limits, local
 from advbench.files import alive
-from advbench.plan import Item, run_folder
+from advbench.plan import Item, record_folder, run_folder
 from advbench.record import load
 from advbench.resolve import resolve
 from advbench.spec import BadInput
@@ -90,7 +90,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "exceeded", patient)
         patch.setattr(notice, "GRACE", 5)  # for the driver: workers take what they have
-        records = local.run(items, folder / "results", folder / "data", ["cpu"] * 2, lambda _: None)
+        ended = local.run(items, folder / "results", folder / "data", ["cpu"] * 2, lambda _: None)
+    assert len(ended) == len(items)
+    records = [load(record_folder(folder / "results", item.path) / "record.json") for item in items]
     return folder, items, {record.label: record for record in records}
 
 

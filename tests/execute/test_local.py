@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def work(bench, results: Path, workers: int, on_event=None) -> tuple[list[Record
         if on_event:
             on_event(event)
 
-    return local.run(items, results, folder / "data", ["cpu"] * workers, hear), events
+    ended = local.run(items, results, folder / "data", ["cpu"] * workers, hear)
+    return [load(record_folder(results, job.path) / "record.json") for job in ended], events
 
 
 def pids(results: Path, item: Item) -> set[int]:
@@ -193,33 +195,51 @@ def test_workers_end_with_a_killed_driver_and_the_folder_is_free(tmp_path: Path,
                 os.kill(worker, signal.SIGKILL)
 
 
+class Speaks:
+    """A worker's view of a process with one more message, or with none where it has died."""
+
+    exitcode, helps, why, ready, device = -9, False, "", True, "cpu"
+
+    def __init__(self, item: Item, *words: Any) -> None:
+        self.item, self.started, self.process, self.connection, self.words = item, 0.0, self, self, words
+
+    def end(self) -> None:
+        self.item = None
+
+    def recv(self) -> tuple[Any, ...]:
+        if not self.words:
+            raise EOFError
+        return self.words
+
+    def join(self, timeout: float) -> None:
+        del timeout
+
+
 def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     results, item = alone[0], bench[1][0]
     record = load(record_folder(results, item.path) / "record.json")
 
-    class Gone:
-        """A worker whose process ended with its record written and its last word unsaid."""
-
-        exitcode, helps, why, ready = -9, False, "", True
-
-        def __init__(self) -> None:
-            self.item, self.started, self.process, self.connection = item, 0.0, self, self
-
-        def end(self) -> None:
-            self.item = None
-
-        def recv(self) -> None:
-            raise EOFError
-
-        def join(self, timeout: float) -> None:
-            del timeout
-
     events: list[local.Event] = []
     driver = local._Driver([], results, Path(), [], events.append)
-    driver._hear(Gone())  # type: ignore[arg-type]
-    assert driver.records == [record]
+    driver._hear(Speaks(item))  # type: ignore[arg-type]
+    assert driver.ended == [(item.path, "ok", "")]
     assert [event.stage for event in events] == ["ok"]
     assert load(record_folder(results, item.path) / "record.json") == record
+
+
+def test_the_driver_keeps_less_than_a_kilobyte_of_a_job_that_has_ended(bench, alone):
+    results, item, count = alone[0], bench[1][0], 2000
+    assert (record_folder(results, item.path) / "record.json").stat().st_size > 2000
+    driver = local._Driver([], results, Path(), [], lambda _: None)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(count):
+        driver._hear(Speaks(item, "ok", 0, 0, "clean 95.0%, robust 40.0%"))  # type: ignore[arg-type]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(driver.ended) == count
+    assert peak - before < 1000 * count
 
 
 def test_a_job_of_two_processes_trains_on_two_workers_and_gives_the_second_back(bench, tmp_path: Path):

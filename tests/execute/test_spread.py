@@ -50,7 +50,8 @@ def plan(folder: Path, tiny) -> Item:
 
 
 def work(item: Item, folder: Path, workers: int, on_event=lambda _: None):
-    return local.run([item], folder / "results", folder / "data", ["cpu"] * workers, on_event)
+    [job] = local.run([item], folder / "results", folder / "data", ["cpu"] * workers, on_event)
+    return [load(record_folder(folder / "results", job.path) / "record.json")]
 
 
 def who(folder: Path, item: Item) -> Counter[int]:

@@ -28,8 +28,8 @@ Family = dict[int, str | None]
 
 
 def family(pid: int | None) -> Family:
-    """`pid` and all processes that it started and theirs, but for the one that asks; `pid` alone where not on Linux."""
-    if pid is None or pid == os.getpid() or not alive(pid):
+    """`pid` and all processes that it started and theirs, on Linux; elsewhere `pid` alone."""
+    if pid is None or not alive(pid):
         return {}
     found: Family = {pid: started(pid)}
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -40,9 +40,9 @@ def family(pid: int | None) -> Family:
 
 
 def memory(pid: int | None) -> int:
-    """Bytes that would come free if `pid` and its family ended; 0 where nobody tells."""
+    """Bytes that would come free if `pid` and its family ended, but for who asks; 0 where nobody tells."""
     total = 0
-    for member in family(pid):
+    for member in family(pid).keys() - ({os.getpid()} - {pid}):
         with suppress(OSError):  # it has ended
             for line in Path(f"/proc/{member}/smaps_rollup").read_text(encoding="ascii").splitlines():
                 if line.startswith(COUNTED):

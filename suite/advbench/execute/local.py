@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import NamedTuple
 
 from advbench.execute import limits
 from advbench.execute.packing import Packing
 from advbench.execute.spread import Spread
 from advbench.execute.worker import BEGUN, HELPED, READY, UNWRITABLE, Worker
-from advbench.plan import CUBLAS, Item, Job, finished, order, record_folder
-from advbench.record import Record, load
+from advbench.plan import CUBLAS, Item, Job, finished, order
 from advbench.spec import BadInput
 
 TICK = 0.5
@@ -41,10 +41,20 @@ class Event:
     """Since the job started."""
 
 
+class Ended(NamedTuple):
+    """What the driver keeps of a job that has ended; all of it stands in the job's record."""
+
+    path: str
+    status: str
+    """"ok" or "failed"."""
+    reason: str
+    """Why it failed, in a line."""
+
+
 def run(
     items: Sequence[Item], results: Path, root: Path, devices: Sequence[str], on_event: Callable[[Event], None]
-) -> list[Record]:
-    """Run `items`, one worker per entry of `devices`; records in the order in which they ended.
+) -> list[Ended]:
+    """Run `items`, one worker per entry of `devices`; each of them has its record then. In the order of their ends.
 
     Raises BadInput where `results` can no longer be written, which is no job's fault, and for a limit that cannot be
     watched here. An interrupt (Ctrl-C, SIGTERM) ends the workers, which write their checkpoints first, and is raised
@@ -58,7 +68,7 @@ def run(
         driver.drive()
     finally:
         driver.stop()
-    return driver.records
+    return driver.ended
 
 
 class _Driver:
@@ -72,7 +82,7 @@ class _Driver:
     ) -> None:
         self.queue, self.results, self.root, self.on_event = queue, results, root, on_event
         self.context = multiprocessing.get_context("spawn")
-        self.records: list[Record] = []
+        self.ended: list[Ended] = []
         self.workers: list[Worker] = []
         first = sum(item.processes for item in queue)
         self.devices = devices[:first]
@@ -183,8 +193,7 @@ class _Driver:
             raise BadInput(words)
         if stage in ("ok", "failed"):
             self._over(worker)
-            self.on_event(Event(item, stage, words=words, seconds=seconds))
-            self.records.append(load(record_folder(self.results, item.path) / "record.json"))
+            self._end(item, stage, words, seconds)
         elif stage == HELPED:
             self._over(worker)
         elif stage == BEGUN:
@@ -206,17 +215,18 @@ class _Driver:
                 helper.end()
 
     def _died(self, worker: Worker, item: Item, seconds: float) -> None:
-        done = finished(item, self.results)
-        if done.cached:  # it died between its last write and its last word
-            self.on_event(Event(item, "ok", seconds=seconds))
-            self.records.append(load(record_folder(self.results, item.path) / "record.json"))
+        if finished(item, self.results).cached:  # it died between its last write and its last word
+            self._end(item, "ok", "", seconds)
             return
         from advbench.run import failed  # loads torch, which the driver does only in this rare case
 
         assert item.job is not None
         record = failed(item.job, self.results, worker.why or _ending(worker.process.exitcode))
-        self.on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
-        self.records.append(record)
+        self._end(item, "failed", record.reason, seconds)
+
+    def _end(self, item: Item, status: str, words: str, seconds: float) -> None:
+        self.ended.append(Ended(item.path, status, words if status == "failed" else ""))
+        self.on_event(Event(item, status, words=words, seconds=seconds))
 
 
 def _next(queue: list[Item], workers: Sequence[Worker], packing: Packing) -> tuple[Item, list[Worker]] | None:

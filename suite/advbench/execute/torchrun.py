@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from advbench import notice
 from advbench.execute.guard import Guard
-from advbench.execute.local import Event
+from advbench.execute.local import Ended, Event
 from advbench.execute.worker import outcome
 from advbench.plan import Item, Job, order, run_folder
-from advbench.record import Record
 from advbench.spec import BadInput
 
 if TYPE_CHECKING:  # a plan that finds everything done loads no torch
@@ -120,7 +119,7 @@ def follow(here: Place, device: str, root: Path) -> int:
 
 
 @contextmanager
-def lead(here: Place, device: str) -> Generator[Callable[..., list[Record]]]:
+def lead(here: Place, device: str) -> Generator[Callable[..., list[Ended]]]:
     """Be the first: what runs jobs, as `local.run` does. The others go when the block ends."""
     with _joined(here, device) as (group, mine):
         crew = _Crew(group, mine)
@@ -145,12 +144,12 @@ class _Crew:
         root: Path,
         devices: Sequence[str],
         on_event: Callable[[Event], None],
-    ) -> list[Record]:
-        """Run `items` here, one after the other, until the group breaks; records in that order."""
+    ) -> list[Ended]:
+        """Run `items` here, one after the other, until the group breaks; those that have ended."""
         del devices
         from advbench.run import attempt
 
-        records: list[Record] = []
+        ended: list[Ended] = []
         for item in order(items):
             started = time.monotonic()
             on_event(Event(item, "start"))
@@ -161,11 +160,11 @@ class _Crew:
             with Guard(item):
                 record = attempt(item, results, root, self.device, tell, self._share(results))
             on_event(Event(item, record.status, words=outcome(record), seconds=time.monotonic() - started))
-            records.append(record)
+            ended.append(Ended(item.path, record.status, record.reason))
             if self.broken:
                 sys.stderr.write("a process of the group has gone: the other jobs are left for the next run\n")
                 break
-        return records
+        return ended
 
     def _share(self, results: Path) -> Share:
         from advbench.launch import RankError
