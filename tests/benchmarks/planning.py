@@ -55,7 +55,7 @@ def lay(results: Path, item: Item) -> None:
         | {"cost": {"train_seconds": 3, "train_forward": 19200, "eval_seconds": 9, "forward": 64000}}
         | {"provenance": {"device": "another", "threads": 1}}
     )
-    save(record, record_folder(results, job.path), {"examples.parquet": b"x" * 15_000, "a.safetensors": b"x" * 30_000})
+    save(record, record_folder(results, item.path), {"examples.parquet": b"x" * 15_000, "a.safetensors": b"x" * 30_000})
 
 
 def main(repeats: int = 7) -> None:

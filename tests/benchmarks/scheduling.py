@@ -2,8 +2,8 @@
 
 Two numbers. A driver and two worker processes that do nothing go through 10,000 jobs, each of which leaves a record of
 the size of a starter suite's: the time of all of it by the job, and what the driver has in memory after 100, after
-1,000 and after all. And `advbench run` on a suite of 1,000 jobs of which 999 are done: seconds of the whole command, and
-of the CPU, until the last one starts, which loads torch only in its worker.
+1,000 and after all. And `advbench run` on a suite of 1,000 jobs of which 999 are done: seconds of the whole command,
+and of its CPU, until the last one starts, which loads torch only in its worker.
 """
 
 from __future__ import annotations
