@@ -228,6 +228,7 @@ WRITES = [
 """What a run writes in its several processes, in the order in which it does."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_disk_that_fills_before_any_kind_of_write_costs_nothing_but_the_stop(bench: Bench, whole: Outcome, disk):
     order = bench.folder / "order"

@@ -24,6 +24,8 @@ import torch
 from advbench.record import load, whole
 from advbench.stable import stable
 
+pytestmark = pytest.mark.slow
+
 DEFENSE = '''\
 """Everything that a checkpoint has to carry: noise, dropout, momentum, memory between steps, reports."""
 
@@ -225,7 +227,6 @@ def test_the_check_of_files_sees_a_half_written_one(bench: Bench, reference, tmp
         half.unlink()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_killed_before_and_after_each_kind_of_write_ends_the_same(bench: Bench, reference):
     """One run, killed again and again: each start goes on from what the killed one before it left."""
@@ -256,7 +257,6 @@ def test_a_run_killed_before_and_after_each_kind_of_write_ends_the_same(bench: B
     assert scraps(results) == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_killed_at_ten_random_moments_ends_the_same(bench: Bench, reference):
     outcome, seconds, plan = reference

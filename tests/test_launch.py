@@ -126,7 +126,11 @@ def test_one_process_that_nobody_looks_at_comes_to_the_same_weights(whole, tmp_p
     ("trouble", "said"),
     [
         ("raise", "RankError: rank 1 of 2: ValueError: rank one does not like epoch 2"),
-        ("kill", "RankError: rank 1 of 2: its process ended: killed by signal 9 (SIGKILL)"),
+        pytest.param(
+            "kill",
+            "RankError: rank 1 of 2: its process ended: killed by signal 9 (SIGKILL)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_dead_rank_ends_the_job_with_its_own_error(tmp_path: Path, tiny, command, trouble, said):
@@ -140,6 +144,7 @@ def test_a_dead_rank_ends_the_job_with_its_own_error(tmp_path: Path, tiny, comma
     assert time.monotonic() - started < 90  # nobody waited for a time limit
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_rank_is_told_with_the_epochs_before(tmp_path: Path, tiny, command):
     code, record, _ = run(tmp_path, suite(tmp_path, tiny, 'trouble = "nan"'), command)
 
@@ -149,6 +154,7 @@ def test_a_loss_that_is_not_finite_in_one_rank_is_told_with_the_epochs_before(tm
     assert [flag.name for flag in record.flags] == ["dead"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_what_some_processes_began_others_can_end(whole, tmp_path: Path, tiny, command, before: int, after: int):
     folder, record = whole

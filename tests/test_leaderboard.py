@@ -73,6 +73,7 @@ def test_the_starter_suite_is_a_part_of_the_board(records: list[Record], items: 
     assert {item.path: item.job.id for item in items if item.job}.items() <= committed.items()
 
 
+@pytest.mark.slow
 def test_standard_training_with_seed_0_comes_out_as_committed(repo: Path, tmp_path: Path, items: list[Item]):
     item = next(item for item in items if item.path == f"{STARTER}/standard-s0")
     committed = load(repo / "leaderboard" / "records" / item.path / "record.json")

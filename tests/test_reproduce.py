@@ -78,6 +78,7 @@ SHARED = MINE.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_shared_record_is_made_again_by_as_many_processes(command, tiny, tmp_path):
     (tmp_path / "mine.py").write_text(SHARED, encoding="utf-8")
     task = tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"'))

@@ -105,7 +105,7 @@ def test_gradient_attacks_may_round_and_square_may_not(judged, digits_cnn, digit
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_neither_batch_nor_run_changes_a_verdict(judged, digits_cnn, digits_test, precision):
-    examples = some(digits_test, 50)
+    examples = some(digits_test, 20)
     whole = judged(digits_cnn, examples, ladder(precision), LINF)
     split = judged(digits_cnn, examples, ladder(precision), LINF, batch=7)
     again = judged(digits_cnn, examples, ladder(precision), LINF)

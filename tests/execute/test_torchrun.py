@@ -41,6 +41,7 @@ def test_a_launcher_s_processes_leave_the_records_that_the_suite_s_own_would(tmp
         assert stable(theirs) == stable(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["raise", "kill"])
 def test_a_dead_rank_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, tiny, launched, trouble: str):
     task = suite(tmp_path, tiny, f'trouble = "{trouble}"')

@@ -16,6 +16,7 @@ from pair import said, suite
 Started = Callable[[Path], list[subprocess.Popen[str]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [[0], [1, 0]])
 def test_an_interrupt_ends_all_and_is_told_as_one(tmp_path: Path, tiny, started: Started, ranks: list[int]):
     processes = started(suite(tmp_path, tiny, "pause = 0.1", epochs=1000))
@@ -35,7 +36,9 @@ def checkpointed(folder: Path, results: str) -> int:
     return 4 * at["epoch"] + at["step"]
 
 
-@pytest.mark.parametrize("ranks", [[0], [1], [1, 0]])
+@pytest.mark.parametrize(
+    "ranks", [pytest.param([0], marks=pytest.mark.slow), pytest.param([1], marks=pytest.mark.slow), [1, 0]]
+)
 def test_sigterm_to_any_of_them_ends_all_after_a_checkpoint(tmp_path: Path, tiny, started: Started, ranks: list[int]):
     processes = started(suite(tmp_path, tiny, "pause = 0.1", epochs=1000))
     asked = time.monotonic()
@@ -51,6 +54,7 @@ def test_sigterm_to_any_of_them_ends_all_after_a_checkpoint(tmp_path: Path, tiny
     assert checkpointed(tmp_path, "results") == said(tmp_path, 0).count("in epoch") == said(tmp_path, 1).count("in ep")
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_ends_all_after_a_checkpoint(tmp_path: Path, tiny, started: Started):
     more = "[resources]\nminutes = 0.1\n"
     processes = started(suite(tmp_path, tiny, "pause = 0.1", more, epochs=1000))
@@ -62,6 +66,7 @@ def test_a_job_that_takes_too_long_ends_all_after_a_checkpoint(tmp_path: Path, t
     assert checkpointed(tmp_path, "results") == said(tmp_path, 0).count("in epoch") == said(tmp_path, 1).count("in ep")
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_asked_to_end_lets_all_finish_their_checkpoint(tmp_path: Path, tiny, command_env, launched):
     task = suite(tmp_path, tiny, "pause = 0.1", epochs=6)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "advbench"]
