@@ -1,4 +1,4 @@
-"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py [--moments 100] [--minutes 10]`.
+"""A suite of 12 jobs, killed again and again: `python tests/benchmarks/kills.py --moments 100 [--log kills.jsonl]`.
 
 Half of the moments are drawn from the clock, uniformly over half the time that an undisturbed run takes (what is left
 of a suite takes less and less); the others from the kinds of files that one writes, before or after the rename.
@@ -6,11 +6,15 @@ SIGKILL goes to all processes, to the driver, or to the one that writes. After e
 its final name is held to its digest. The same command is started again until it ends; then all records, tables, images
 and weights are compared with those of the undisturbed run, and the next suite begins. The number that counts is the
 last line's: records that are not equal.
+
+It ends after so many moments or `--minutes`. With `--log`, every suite leaves a line there, and the same command counts
+those and goes on with the next suite.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -19,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +158,34 @@ class Suite:
             return []  # nothing was written yet
 
 
+@dataclass
+class Tally:
+    """What came of one suite."""
+
+    kills: dict[str, dict[str, int]]
+    """By moment and victim."""
+    broken: int
+    """Files that were not whole after a kill."""
+    unequal: int
+    """Of its jobs, those that do not have the records, tables, images and weights of the undisturbed run."""
+
+    @property
+    def count(self) -> int:
+        return sum(sum(victims.values()) for victims in self.kills.values())
+
+
 def main() -> None:
     """Kill, compare, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--moments", type=int, default=100)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path)
     asked = parser.parse_args()
+    lines = asked.log.read_text(encoding="utf-8").splitlines() if asked.log and asked.log.exists() else []
+    done = [Tally(**json.loads(line)) for line in lines]
     with tempfile.TemporaryDirectory() as name:
-        suite, draw = Suite(Path(name)), random.Random(asked.seed)
+        suite = Suite(Path(name))
         started = time.monotonic()
         assert suite.start("whole").wait() == 0
         seconds = time.monotonic() - started
@@ -172,24 +195,29 @@ def main() -> None:
         kinds = sorted(set(log))
         print(f"undisturbed: {len(wanted)} jobs, {seconds:.0f} s, {len(log)} writes of {len(kinds)} kinds", flush=True)
         ends = time.monotonic() + 60 * asked.minutes
-        done, unequal, broken, compared = Counter[tuple[str, str]](), 0, 0, 0
-        while done.total() < asked.moments and time.monotonic() < ends:
-            results = f"suite{compared}"
-            broken += _through(suite, results, draw, kinds, seconds, done, asked.moments, ends)
-            found = suite.outcome(results)
+        while (left := asked.moments - sum(one.count for one in done)) > 0 and time.monotonic() < ends:
+            draw = random.Random(f"{asked.seed}, suite {len(done)}")
+            tally = _through(suite, "suite", draw, kinds, seconds, left, ends)
+            found = suite.outcome("suite")
             differ = {path: outcome for path, outcome in wanted.items() if found.get(path) != outcome}
-            unequal += len(differ)
+            tally.unequal = len(differ)
             for path, (record, _) in differ.items():
                 other = found.get(path, ({}, []))[0]
                 print(f"{path} differs in {[key for key in record if record[key] != other.get(key)]}", flush=True)
-            compared += 1
-            shutil.rmtree(suite.folder / results)
+            shutil.rmtree(suite.folder / "suite")
+            done.append(tally)
+            print(f"suite {len(done)}: {tally.count} kills, {tally.unequal} jobs not equal", flush=True)
+            if asked.log:
+                with asked.log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(tally)) + "\n")
     print(f"{'moment':<28}{'all':>6}{'driver':>8}{'writer':>8}")
-    for moment in sorted({moment for moment, _ in done}):
-        counts = [done[moment, victim] for victim in ("all", "driver", "one")]
+    for moment in sorted({moment for one in done for moment in one.kills}):
+        counts = [sum(one.kills.get(moment, {}).get(victim, 0) for one in done) for victim in ("all", "driver", "one")]
         print(f"{moment:<28}{counts[0]:>6}{counts[1]:>8}{counts[2]:>8}")
-    print(f"{done.total()} kills in {compared} suites of 12 jobs; files that were not whole after one: {broken}")
-    print(f"records, tables, images and weights of {12 * compared} jobs compared; not equal: {unequal}")
+    kills, broken = sum(one.count for one in done), sum(one.broken for one in done)
+    print(f"{kills} kills in {len(done)} suites of 12 jobs; files that were not whole after one: {broken}")
+    unequal = sum(one.unequal for one in done)
+    print(f"records, tables, images and weights of {12 * len(done)} jobs compared; not equal: {unequal}")
 
 
 def _through(
@@ -198,15 +226,19 @@ def _through(
     draw: random.Random,
     kinds: list[str],
     seconds: float,
-    done: Counter[tuple[str, str]],
     moments: int,
     ends: float,
-) -> int:
-    """One suite to its end, killed on the way; how many files were not whole after a kill."""
-    order, broken = suite.folder / "order", 0
+) -> Tally:
+    """One suite to its end, killed at up to so many moments on the way."""
+    order, tally = suite.folder / "order", Tally({}, 0, 0)
+
+    def count(moment: str, victim: str) -> None:
+        victims = tally.kills.setdefault(moment, {})
+        victims[victim] = victims.get(victim, 0) + 1
+
     while True:
         order.unlink(missing_ok=True)
-        last = done.total() >= moments or time.monotonic() > ends
+        last = tally.count >= moments or time.monotonic() > ends
         by_clock = draw.random() < 0.5
         moment, when = draw.choice(kinds), draw.choice(["before", "after"])
         victim = draw.choice(["all", "driver"] if by_clock else ["all", "all", "all", "one"])
@@ -218,14 +250,14 @@ def _through(
         except subprocess.TimeoutExpired:
             (os.killpg if victim == "all" else os.kill)(run.pid, signal.SIGKILL)
             code = run.wait()
-            done["clock", victim] += 1
+            count("clock", victim)
         else:
             if not last and not by_clock and not order.exists():
-                done[f"{when} {moment}", victim] += 1
+                count(f"{when} {moment}", victim)
         _gone(run.pid)
-        broken += len(suite.broken(results))
+        tally.broken += len(suite.broken(results))
         if code == 0:
-            return broken
+            return tally
 
 
 def _gone(group: int) -> None:
