@@ -143,13 +143,18 @@ def command_env() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command(command_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory):
-    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own."""
+    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own.
 
-    def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    `env`: another environment than `command_env`.
+    """
+
+    def run(
+        folder: Path, *arguments: str | Path, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
         said = tmp_path_factory.mktemp("said")
         out, err = said / "out.txt", said / "err.txt"
-        process = forked.forks().Process(target=forked.advbench, args=(words, folder, command_env, out, err))
+        process = forked.forks().Process(target=forked.advbench, args=(words, folder, env or command_env, out, err))
         process.start()
         process.join()
         assert process.exitcode is not None

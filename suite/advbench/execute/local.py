@@ -221,7 +221,7 @@ class _Driver:
         from advbench.run import failed  # loads torch, which the driver does only in this rare case
 
         assert item.job is not None
-        record = failed(item.job, self.results, worker.why or _ending(worker.process.exitcode))
+        record = failed(item.job, self.results, worker.why or ending(worker.process.exitcode))
         self._end(item, "failed", record.reason, seconds)
 
     def _end(self, item: Item, status: str, words: str, seconds: float) -> None:
@@ -258,7 +258,8 @@ def _next(queue: list[Item], workers: Sequence[Worker], packing: Packing) -> tup
     return None
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
+    """How a worker process ended, in words."""
     how = f"exit code {code}"
     if code is not None and code < 0:
         how = f"signal {-code} ({signal.Signals(-code).name}); out of memory is a common cause of SIGKILL"
