@@ -56,7 +56,7 @@ def assess(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
         told = (asked, path, only, label, examples, where)
-        record, file, cached = judged(*told, console, until, stop=stop, jobs=jobs)
+        record, file, cached = judged(*told, console, until, stop=stop, jobs=jobs, held=True)
     if as_json:
         print(json.dumps({"path": str(file), "cached": cached, **record.plain()}, indent=1))
     else:
@@ -75,10 +75,12 @@ def judged(
     *,
     stop: bool = True,
     jobs: int | None = 1,
+    held: bool = False,
 ) -> tuple[Record, Path, bool]:
     """The record of the evaluation, its file, and whether it was there already. Raises BadInput.
 
-    A module that is `Given` is here alone, and so is evaluated by this process alone.
+    A module that is `Given` is here alone, and so is evaluated by this process alone. One that is `held` to the task's
+    limits is ended where it takes more: a person's notebook should not be.
     """
     console.print(f"{asked.word}: loading", soft_wrap=True)
     ready = ready_for(asked, path, only, label, examples, where, until, stop=stop)
@@ -92,8 +94,7 @@ def judged(
             sweep(where.results)
             devices = _hands(ready, where, jobs) if isinstance(asked, Asked) else []
             log = run_folder(where.results, ready.job.path) / "log.txt"
-            # Who calls this from a program of his own is not ended by it.
-            guard = Guard(_line(ready)) if isinstance(asked, Asked) else contextlib.nullcontext()
+            guard = Guard(_line(ready)) if held else contextlib.nullcontext()
             with guard, Hands(devices, log, _help, asked, path, only, label, examples, where, stop) as hands:
                 record, cached = _judged(ready, where, console, hands), False
             board.build(where.results)
