@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 import states
-from chromium import listen
+from chromium import go, listen
 from playwright.sync_api import Browser, Page, expect
 
 Visit = Callable[..., Page]
@@ -23,12 +23,6 @@ def views(page: Page, most: int) -> list[str]:
         go(page, address)
         found |= dict.fromkeys(page.evaluate(ADDRESSES))
     return list(found)[:most]
-
-
-def go(page: Page, address: str) -> None:
-    """To a view by its address, as from a bookmark."""
-    page.evaluate("(address) => { location.hash = address; }", address)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
 
 def draw(page: Page) -> None:
