@@ -183,6 +183,35 @@ def test_a_defense_says_whose_it_is_and_with_what_numbers(visit: Visit):
     assert fields.all_inner_texts() == ["attack_bn\ttrain", "step_size\t0.25", "steps\t10"]
 
 
+def test_what_a_collector_saw_in_passing_is_drawn_with_its_unit(visit: Visit):
+    """Epochs 3, 6 and the last of 8: three points, with nothing between them that a line could join without them."""
+    page = visit("tasks", "#/digits-linf/pgd-at/0")
+    chart = page.locator("#at-history")
+    expect(chart.get_by_label("Show").locator("option")).to_have_text(
+        ["accuracy", "fosc fosc_final", "param-hessian clean_top1"]
+    )
+    draw(page)
+    expect(chart.locator(".scatterlayer .js-line")).to_have_count(3)
+
+    chart.get_by_label("Show").select_option(label="param-hessian clean_top1")
+    expect(chart.locator(".scatterlayer .point")).to_have_count(3)
+    assert chart.locator(".ytitle").text_content() == "param-hessian clean_top1, nats"
+    chart.locator("summary").click()
+    assert chart.locator("tbody tr").all_inner_texts() == ["3\t1.86", "6\t3.72", "8\t4.96"]
+    chart.get_by_label("Show").select_option(label="fosc fosc_final")
+    expect(chart.locator("figcaption")).to_have_text("fosc fosc_final was finite in no epoch.")
+
+    go(page, "#/digits-linf")
+    draw(page)
+    every = page.locator("#at-training")
+    every.get_by_label("Show").select_option(label="param-hessian clean_top1")
+    # Six trainings were looked at, the others have no points.
+    expect(every.locator(".scatterlayer .point")).to_have_count(6 * 3)
+    every.locator("summary").click()
+    assert every.locator("tbody tr").first.inner_text() == "pgd-at, seed 0\t1.86\t3\t4.96\t8"
+    assert every.locator("tbody tr").count() == 6
+
+
 def test_checkpoints_that_met_different_attacks_are_not_set_beside_each_other_unsaid(visit: Visit):
     page = visit("committed", "#/digits-linf/pgd-at/0")
 

@@ -22,17 +22,33 @@
       ),
     );
 
-  const history = (held, name) => {
+  const history = (t, held, name) => {
     if (!held.history) return null;
     const { epoch, pgd, fgsm, clean, loss } = held.history;
-    const make = () => ({
+    const found = board.passing(held.history).sort();
+    const measured = (what) => {
+      const at = board.looks(held.history, what);
+      const [x, y] = [at.map((i) => epoch[i]), at.map((i) => held.history[what][i])];
+      const unit = board.unit(t, what);
+      return {
+        says: y.length ? `${what} by epoch${unit ? `, in ${unit}` : ""}: ${board.number(y[0])} after epoch ${x[0]}, ${board.number(y[y.length - 1])} after epoch ${x[x.length - 1]}.` : `${what} was finite in no epoch.`,
+        head: ["Epoch", { text: what, number: true }],
+        rows: x.map((e, i) => [e, board.number(y[i])]),
+        legend: false,
+        traces: () => [{ type: "scatter", mode: "lines+markers", name: what, x, y, line: { color: board.colour(0), width: 2 } }],
+        layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis([what, unit].filter(Boolean).join(", ")) }),
+      };
+    };
+    const make = ({ what }) => (what ? measured(what) : accuracies());
+    const accuracies = () => ({
       says: `Accuracy on validation data by epoch. PGD-10 was highest in epoch ${epoch[pgd.indexOf(Math.max(...pgd))]} (${percent(Math.max(...pgd))} %) and ended at ${percent(pgd[pgd.length - 1])} %.`,
       head: ["Epoch", ...["Clean %", "FGSM %", "PGD %", "Loss"].map((text) => ({ text, number: true }))],
       rows: epoch.map((e, i) => [e, percent(clean[i]), percent(fgsm[i]), percent(pgd[i]), board.number(loss[i])]),
       traces: () => [["clean", clean], ["FGSM", fgsm], ["PGD-10", pgd]].map(([label, values], i) => ({ type: "scatter", mode: "lines", name: label, x: epoch, y: values.map((value) => 100 * value), line: { color: board.colour(i), dash: board.dash(i), width: 2 } })),
       layout: (axis) => ({ xaxis: axis("epoch"), yaxis: axis("accuracy", { ticksuffix: " %", rangemode: "tozero" }) }),
     });
-    return board.figure("history", "Training", make);
+    const kinds = { "": "accuracy", ...Object.fromEntries(found.map((what) => [what, what])) };
+    return board.figure("history", "Training", make, found.length ? (set) => [board.select("Show", kinds, "", set("what"))] : null);
   };
 
   // Units and meanings are said once for all records of a task.
@@ -106,7 +122,7 @@
         again(held),
         scores ? h("div", { class: "columns" }, shares("After each attack", rungs, scores.attacks), shares("Under an attack alone", alone, scores.alone, scores.alone_n || {}), shares("By radius", radii.map(([eps]) => eps), scores.curve)) : null,
         checkpoints(held).length ? [h("h2", null, "Checkpoints"), board.grid("Checkpoints", ["Checkpoint", "Clean", "Withstood", "Attacked by"], checkpoints(held)), new Set(checkpoints(held).map((row) => row[3])).size > 1 ? h("p", { class: "soft" }, "Attacked differently, these rows are not to be compared: a weaker attack leaves more.") : null] : null,
-        history(held, name),
+        history(t, held, name),
         board.exampleView(t, g, s, index),
         measures(held, words),
         missing(held),
