@@ -37,7 +37,7 @@ def test_what_has_no_room_is_left_out_and_the_rest_is_there(
 ):
     home = lay(tmp_path, *(make(label, seed) for label in "ab" for seed in range(3)))
     whole = paged.parts(page(home))
-    size = room._size(whole["record-0-0-0"], whole["task-0"]["held"]["0-0"])
+    size = room.size(whole["record-0-0-0"], whole["task-0"]["held"]["0-0"])
     monkeypatch.setattr(room, "SHARES", dict.fromkeys(room.SHARES, 0.0) | {"details": 1.0})
     monkeypatch.setattr(room, "SIZE", len(bare(home, monkeypatch).encode()) + 3 * size + 100)
     some = paged.parts(page(home))

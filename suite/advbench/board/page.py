@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html as entities
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +85,16 @@ def html(sections: Sequence[Section], folders: Folders, studied: Sequence[Studie
     if studied:
         board |= {"studies": [studies.plain(one) for one in studied]}
         board["words"] |= {"claims": CLAIMS}
-    parts: dict[str, Any] = {"board": board}
-    parts |= {f"task-{t}": overview.more(section) for t, section in enumerate(sections)}
-    bare = _page(sections, studied, parts)
-    held = room.fill(sections, folders, room.SIZE - len(bare.encode()))
-    for t in range(len(sections)):
-        parts[f"task-{t}"] |= held.task(t)
-    parts |= {f"record-{'-'.join(map(str, place))}": found for place, found in sorted(held.records.items())}
-    return _page(sections, studied, parts)
-
-
-def _page(sections: Sequence[Section], studied: Sequence[Studied], parts: Mapping[str, Any]) -> str:
-    packed = {name: embed.packed(part) for name, part in parts.items()} if sections or studied else {}
-    return _render("index.html.jinja", sections, parts=packed, embed=embed, studied=studied)
+    parts = {"board": embed.packed(board)} if sections or studied else {}
+    tasks = [overview.more(section) for section in sections]
+    bare = _render("index.html.jinja", sections, parts=parts, embed=embed, studied=studied)
+    taken = len(bare.encode()) + sum(room.size(task) for task in tasks)
+    held = room.fill(sections, folders, room.SIZE - taken)
+    parts |= {f"task-{t}": embed.packed(task | held.task(t)) for t, task in enumerate(tasks)}
+    parts |= {
+        f"record-{'-'.join(map(str, place))}": embed.packed(found) for place, found in sorted(held.records.items())
+    }
+    return _render("index.html.jinja", sections, parts=parts, embed=embed, studied=studied)
 
 
 def percent(value: float | None) -> str:

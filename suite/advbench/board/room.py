@@ -85,8 +85,8 @@ def _settings(rows: Rows, folders: Folders, left: int) -> tuple[Held, int]:
         # What no JSON can say has no room anywhere.
         with suppress(RecursionError, ValueError):
             said, went = detail(row, folders[key(row.record)]), course(row, words)
-            if (size := _size(said, went, list(words)[known:])) <= left:
-                left -= size
+            if (asked := size(said, went, list(words)[known:])) <= left:
+                left -= asked
                 held.records[place], held.courses[place] = said, went
                 continue
         held.words[place[0]] = dict(list(words.items())[:known])
@@ -114,10 +114,10 @@ def _add(held: Held, kind: str, read: Callable[..., Any], left: int, rows: Rows,
             continue
         if got is None:
             continue
-        if (size := _size(got)) > left:
+        if (asked := size(got)) > left:
             said.setdefault("left", {})[kind] = _where(kind)
             continue
-        left -= size
+        left -= asked
         if kind == "arrays":
             held.courses[place]["arrays"] = got
         else:
@@ -143,6 +143,6 @@ def _where(kind: str) -> str:
     return f"left out, for a page has so much room; it lies in {FILES[kind]} of the record"
 
 
-def _size(*values: Any) -> int:
+def size(*values: Any) -> int:
     """Bytes that they take on the page. Raises RecursionError or ValueError for what no JSON can say."""
     return sum(len(embed.packed(value)) for value in values) + FRAME
