@@ -39,7 +39,7 @@ def test_what_has_no_room_is_left_out_and_the_rest_is_there(
     whole = paged.parts(page(home))
     size = room.size(whole["record-0-0-0"], whole["task-0"]["held"]["0-0"])
     monkeypatch.setattr(room, "SHARES", dict.fromkeys(room.SHARES, 0.0) | {"details": 1.0})
-    monkeypatch.setattr(room, "SIZE", len(bare(home, monkeypatch).encode()) + 3 * size + 100)
+    monkeypatch.setattr(room, "SIZE", len(bare(home, monkeypatch).encode()) + 3 * size + 2 * room.FRAME)
     some = paged.parts(page(home))
 
     assert len([name for name in whole if name.startswith("record-")]) == 6
