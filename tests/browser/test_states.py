@@ -11,7 +11,10 @@ import states
 from chromium import go, listen
 from playwright.sync_api import Browser, Page, expect
 
+from advbench.board import build, room
+
 Visit = Callable[..., Page]
+OTHERS = "records/digits-linf, and advbench board on a folder with fewer records shows them."
 
 ADDRESSES = "() => [...document.querySelectorAll('main a[href^=\"#/\"]')].map((link) => link.getAttribute('href'))"
 
@@ -140,6 +143,52 @@ def test_hostile_names_appear_as_text_and_nothing_of_them_runs(visit: Visit):
 def said(text: str) -> str:
     """Text without the gaps in which lines may break."""
     return "".join(text.split())
+
+
+def test_what_a_page_has_no_room_for_is_said_where_it_would_be(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill = room.fill
+    monkeypatch.setattr(room, "fill", lambda sections, folders, _room: fill(sections, folders, 12_000))
+    monkeypatch.setattr(room, "SHARES", {"details": 1, "arrays": -1, "examples": -1, "images": -1})
+    build(states.lay("tasks", tmp_path / "results"), tmp_path)
+    page = browser.new_context(offline=True).new_page()
+    file, told = (tmp_path / "index.html").as_uri(), list[str]()
+    listen(page, file, told)
+    page.goto(f"{file}#/digits-linf")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    said = page.locator("#left-out").inner_text()
+    held = int(said.split()[2])
+
+    assert said.startswith(f"Details of {held} record")
+    assert f"of 10 are on this page, which has so much room for them; those of the others lie in {OTHERS}" in said
+    assert 0 < held < 10
+    # The first seed of the first defense has its settings and no room for more, the last seed of the last one neither.
+    go(page, "#/digits-linf/pgd-at/0")
+    left = page.locator("#left-out").inner_text()
+    assert (
+        "Its images: left out, for a page has so much room; it lies in adversarial.safetensors of the record." in left
+    )
+    page.get_by_text("The resolved job", exact=True).click()
+    assert '"optimizer": "sgd"' in page.locator("main").inner_text()
+    go(page, "#/digits-linf/standard/2")
+    assert (
+        "they lie in records/digits-linf, in the folder of standard with seed 2"
+        in page.locator("#left-out").inner_text()
+    )
+    assert page.locator("h1").inner_text() == "standard, seed 2"
+    page.context.close()
+    assert told == []
+
+
+def test_a_browser_that_cannot_unpack_the_page_is_sent_to_the_readme(browser: Browser, board: Callable[[str], Path]):
+    page = browser.new_context(offline=True).new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(board("one").as_uri())
+
+    note = page.get_by_text("This page needs a browser of 2023 or later.")
+    assert note.get_by_role("link").get_attribute("href") == "README.md"
+    page.context.close()
 
 
 def test_without_javascript_the_page_says_where_the_tables_are(browser: Browser, board: Callable[[str], Path]):

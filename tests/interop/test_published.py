@@ -139,7 +139,7 @@ def test_what_is_no_entry_is_one_line(tmp_path: Path, case):
 def test_a_file_that_is_no_entry_is_told_and_the_others_are_read(tmp_path: Path):
     shutil.copytree(THEIRS, tmp_path / "model_info")
     file = tmp_path / "model_info" / "cifar100" / "Linf" / "Jia2022LAS-AT_34_20.json"
-    file.write_text(HOSTILE["no quotes"][0], encoding="utf-8")
+    file.write_text(str(HOSTILE["no quotes"][0]), encoding="utf-8")
 
     entries, lost = published.read(tmp_path)
     assert entries == published.read(THEIRS)[0]
