@@ -93,7 +93,8 @@ def _packed(text: str) -> Markup:
     # Inside, because who only reads a page's words needs no arrow.
     import pyarrow as pa
 
-    found: bytes = pa.compress(text.encode(), codec="gzip", asbytes=True)
+    # Level 9 saves half a percent more and takes twice as long.
+    found: bytes = pa.Codec("gzip", compression_level=6).compress(text.encode(), asbytes=True)
     # The tenth byte is the system's name: unknown.
     return Markup(base64.b64encode(found[:9] + b"\xff" + found[10:]).decode())  # noqa: S704
 
