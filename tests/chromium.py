@@ -44,6 +44,13 @@ def interactive(page: Page, file: Path) -> float:
     return page.evaluate(SORTED)
 
 
+def go(page: Page, address: str) -> None:
+    """To a view of an open board by its address, as from a bookmark, until it is shown."""
+    page.evaluate("(address) => { location.hash = address; }", address)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    page.wait_for_selector("html[data-ready]", state="attached")
+
+
 def listen(page: Page, file: str, told: list[str]) -> None:
     """Note in `told` what the page says, throws, asks, opens or wants to have beside the `file` itself."""
 

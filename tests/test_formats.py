@@ -41,11 +41,11 @@ def test_import_keeps_the_entries_and_counts_them(tmp_path: Path, command):
     done = command(tmp_path, "import", "robustbench", str(THEIRS), "-o", "published.json")
 
     assert done.returncode == 0, done.stderr
-    counts = {"cifar10/L2": 1, "cifar10/Linf": 3, "cifar10/corruptions": 1, "cifar100/Linf": 2}
-    counts |= {"cifar100/corruptions": 1, "imagenet/Linf": 1, "imagenet/corruptions": 2}
+    counts = {"cifar10/L2": 2, "cifar10/Linf": 4, "cifar10/corruptions": 2, "cifar100/Linf": 2}
+    counts |= {"cifar100/corruptions": 1, "imagenet/Linf": 2, "imagenet/corruptions": 3}
     lines = [f"{board}: {count} {'entry' if count == 1 else 'entries'}" for board, count in counts.items()]
-    assert done.stdout.splitlines() == ["published.json: 11 entries", *lines]
-    assert len(json.loads((tmp_path / "published.json").read_text("utf-8"))["models"]) == 11
+    assert done.stdout.splitlines() == ["published.json: 16 entries", *lines]
+    assert len(json.loads((tmp_path / "published.json").read_text("utf-8"))["models"]) == 16
 
 
 def test_import_shows_a_board_and_says_what_was_not_measured_here(tmp_path: Path, command):

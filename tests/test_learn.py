@@ -30,14 +30,14 @@ def lines(tmp_path: Path, tiny: Callable[..., Path]) -> list[Item]:
     return resolve(path, tmp_path / "data", {}).items
 
 
-def lay(results: Path, item: Item, per_example: float, memory: int = 0, **changes: Any) -> float:
-    """A record as that machine would leave it; the seconds that the job took."""
+def lay(results: Path, item: Item, per_example: float, memory: int = 0, collected: float = 0, **changes: Any) -> float:
+    """A record as that machine would leave it; the seconds that the job took but for what it `collected`."""
     job, work = item.job, item.work
     assert job is not None
     assert work is not None
     train, attack = round(work.train), round(per_example * work.test)
     cost = {"train_seconds": train * TRAIN, "train_forward": train, "eval_seconds": attack * ATTACK, "forward": attack}
-    cost["peak_memory_bytes"] = memory
+    cost |= {"peak_memory_bytes": memory, "collect_seconds": collected}
     accuracy = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": work.test}
     provenance = {"device": machine.cpu(), "threads": 1, **changes}
     record = Record.model_validate(
@@ -46,6 +46,12 @@ def lay(results: Path, item: Item, per_example: float, memory: int = 0, **change
     )
     save(record, record_folder(results, job.path))
     return cost["train_seconds"] + cost["eval_seconds"] + work.validation * ATTACK
+
+
+def collecting(item: Item, table: dict[str, Any] | None) -> Item:
+    """The line with these collectors."""
+    assert item.job is not None
+    return item.model_copy(update={"job": item.job.model_copy(update={"collect": table})})
 
 
 def learned(results: Path) -> Learned:
@@ -64,6 +70,29 @@ def test_a_learned_estimate_is_nearer_to_the_truth_than_the_guess(tmp_path: Path
     for guess, told in zip(others, after, strict=True):
         assert abs(told.seconds - truth) < 0.01 * truth < abs(guess.seconds - truth)
         assert (guess.records, told.records) == (0, 1)
+
+
+def test_what_collectors_took_is_learned_from_the_same_ones_and_else_guessed(tmp_path: Path, lines):
+    table = {"margins": {"examples": 7}}
+    one, two, three = (collecting(line, table) for line in of(lines, "pgd-at"))
+    truth = lay(tmp_path, one, per_example=700, collected=11.0)
+    lay(tmp_path, collecting(of(lines, "fast-at")[0], table), per_example=700, collected=1_000.0)
+
+    # Its own defense's first; another one's where it has none; and what others collect says nothing.
+    standard = of(lines, "standard")[0]
+    plain, asked, other, none = (
+        told.seconds
+        for told in priced(
+            [collecting(standard, None), collecting(standard, table), two, collecting(three, None)], learned(tmp_path)
+        )
+    )
+    assert other == pytest.approx(truth + 11, rel=1e-3)
+    assert none == pytest.approx(truth, rel=1e-3)
+    assert asked - plain == pytest.approx((11 + 1_000) / 2)
+    assert two.work is not None
+    work = two.work.model_copy(update={"collect": 5_000.0})
+    [guessed] = priced([collecting(two, {"fosc": {}}).model_copy(update={"work": work})], learned(tmp_path))
+    assert guessed.seconds == pytest.approx(truth + 5_000 * ATTACK, rel=1e-3)
 
 
 def test_a_defense_of_the_same_kind_says_how_many_passes_an_attack_takes(tmp_path: Path, lines):

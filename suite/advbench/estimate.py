@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from advbench.attacks.base import Attack
+from advbench.collectors.base import Collector
 from advbench.data.base import DataSet
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense
@@ -27,6 +28,11 @@ SPEED = {"autoattack-fast": 0.5, "autoattack-rand": 2 * 101 * 20 / AUTOATTACK_PA
 digits), and one of two parts with 20 passes a step."""
 STANDING = {True: 0.6, False: 0.1}
 """Share of the examples that meets most of AutoAttack, for an adversarial defense and for another one."""
+
+ADVERSARIAL = 40
+"""Passes of an adversarial example that collectors share: PGD-20."""
+BATCH = 256
+"""Examples that a collector has in memory at once."""
 
 PATIENCE = 1.0
 """Seconds after which a measurement of the model's speed is not repeated."""
@@ -94,11 +100,26 @@ def _bouts(
     )
 
 
+def collecting(collectors: Sequence[Collector], training: Training, subsets: Subsets, classes: int) -> float:
+    """Passes of all collectors: on test examples afterwards, and along the training on those of validation."""
+    total = 0.0
+    for every in {None, *(one.every for one in collectors)}:
+        due = [one for one in collectors if (every is None and not one.along_only) or (every and one.every == every)]
+        looks, there = (-(-training.epochs // every), subsets.validation) if every else (1, subsets.test)
+        counts = [min(one.examples or len(there), len(there)) for one in due]
+        own = sum(one.passes(classes) * count for one, count in zip(due, counts, strict=True))
+        # Those who look at as many examples share the adversarial ones.
+        shared = {count for one, count in zip(due, counts, strict=True) if not one.along_only}
+        total += looks * (own + ADVERSARIAL * sum(shared))
+    return total
+
+
 def work(
     training: Training,
     evaluation: Evaluation,
     defense: Defense,
     attacks: Sequence[Attack],
+    collectors: Sequence[Collector],
     subsets: Subsets,
     classes: int,
 ) -> Work:
@@ -108,6 +129,7 @@ def work(
         train=training.epochs * sum(defense.passes()) * len(subsets.train),
         validation=2 * validation[0] * validation[1],
         attack=sum(2 * pairs * count for pairs, count, _ in ladder),
+        collect=collecting(collectors, training, subsets, classes),
         test=len(subsets.test),
         adversarial=defense.adversarial,
     )
@@ -118,14 +140,15 @@ def seconds(
     evaluation: Evaluation,
     defense: Defense,
     attacks: Sequence[Attack],
+    collectors: Sequence[Collector],
     subsets: Subsets,
     classes: int,
     speed: Rate,
 ) -> float:
-    """Training, validation and the whole ladder on one worker, in seconds."""
+    """Training, validation, the whole ladder and all collectors on one worker, in seconds."""
     call, example = speed
     train, validation, ladder = _bouts(training, evaluation, defense, attacks, subsets, classes)
     total = 0.0
     for pairs, count, batch in (train, validation, *ladder):
         total += pairs * (call * max(1, count / batch) + example * count)
-    return total
+    return total + collecting(collectors, training, subsets, classes) / 2 * (call / BATCH + example)

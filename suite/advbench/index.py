@@ -17,7 +17,7 @@ from advbench.files import write_bytes
 from advbench.record import SCHEMA
 from advbench.seal import unbroken
 
-VERSION = 3
+VERSION = 4
 """Raised when an entry's fields change; an index of another version is made anew."""
 
 
@@ -40,6 +40,9 @@ class Cost(NamedTuple):
     eval_passes: int
     test: int
     """Examples that were attacked."""
+    collect: str
+    """Which collectors, with their fields."""
+    collect_seconds: float
     memory: int
     """Bytes at its peak."""
 
@@ -165,6 +168,8 @@ def _cost(raw: dict[str, Any]) -> Cost | None:
             eval_seconds=cost["eval_seconds"],
             eval_passes=cost["forward"] + cost["backward"],
             test=raw["scores"]["clean"]["n"],
+            collect=canonical(job.get("collect")),
+            collect_seconds=cost.get("collect_seconds", 0),
             memory=cost["peak_memory_bytes"],
         )
     except (KeyError, TypeError):

@@ -39,7 +39,21 @@ class Learned:
             return None
         train, attack, passes, count = found
         attacked = work.attack if passes is None else passes * work.test
-        return work.train * train + (work.validation + attacked) * attack, count
+        collecting = self._collecting(job)
+        if collecting is None:
+            collecting = work.collect * attack
+        return work.train * train + (work.validation + attacked) * attack + collecting, count
+
+    def _collecting(self, job: Job) -> float | None:
+        """What the same collectors took of jobs like it, of the same defense where there are any; None for unknown."""
+        if not job.collect:
+            return 0
+        asked = canonical(job.collect)
+        like = self.groups.get((canonical(job.model), job.data_sha256, job.threads), [])
+        # None were counted where a record came before its collectors.
+        same = [c for c in like if c.collect == asked and c.collect_seconds]
+        own = [c for c in same if c.defense == job.defense["name"]] or same
+        return sum(c.collect_seconds for c in own) / len(own) if own else None
 
     def memory(self, job: Job) -> int | None:
         """Bytes that jobs of this model, data, defense and batch took at their peak; None where no record says."""

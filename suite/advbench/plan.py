@@ -132,6 +132,8 @@ class Work(Spec):
     validation: float
     attack: float
     """A guess; records of like jobs know better."""
+    collect: float
+    """A guess, too, of what collectors take along the training and afterwards."""
     test: int
     """Examples that are attacked."""
     adversarial: bool

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from advbench import experiment, find, severities, surrogate, theory
 from advbench.attacks.base import Attack
+from advbench.collectors.base import Collector
 from advbench.data.base import DataSet, Missing, Source
 from advbench.data.subsets import Subsets, choose
 from advbench.defense import Defense
@@ -221,7 +222,7 @@ class _Items:
                 minutes=task.resources.minutes,
                 memory_gib=task.resources.memory_gib,
                 skip="; ".join(unfit),
-                **self._price(first, made, model, attacks),
+                **self._price(first, made, model, attacks, collect),
             )
             for seed in task.training.seeds:
                 job = first.model_copy(update={"seed": seed})
@@ -237,8 +238,10 @@ class _Items:
             self.models[key] = model
         return self.models[key]
 
-    def _price(self, job: Job, made: Defense, model: Model, attacks: list[Attack]) -> dict[str, Any]:
-        how = (job.training, job.evaluation, made, attacks, self.subsets, self.dataset.classes)
+    def _price(
+        self, job: Job, made: Defense, model: Model, attacks: list[Attack], collect: Sequence[Collector]
+    ) -> dict[str, Any]:
+        how = (job.training, job.evaluation, made, attacks, collect, self.subsets, self.dataset.classes)
         todo = work(*how)
         if known := self.learned.seconds(job, todo):
             return {"work": todo, "seconds": known[0], "records": known[1]}

@@ -13,6 +13,7 @@ import pytest
 
 from advbench.board import PAGES, build
 from advbench.record import SCHEMA, Record
+from advbench.spec import BadInput
 
 Lay = Callable[..., Path]
 DEEP = "[" * 5_000 + "]" * 5_000
@@ -121,3 +122,23 @@ def test_nothing_that_a_record_names_leads_out_of_its_folder(tmp_path: Path, lay
     assert sorted(contents(tmp_path / "out")) == sorted(PAGES)
     assert b"a secret" not in b"".join(contents(tmp_path / "out").values())
     assert Path("/etc/passwd").read_bytes()[:20] not in b"".join(contents(tmp_path / "out").values())
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path: Path, lay: Any, make: Any):
+    home = lay(tmp_path / "results", make())
+    (tmp_path / "out").write_text("mine", "utf-8")
+
+    with pytest.raises(BadInput, match="cannot be written"):
+        build(home, tmp_path / "out")
+    assert (tmp_path / "out").read_text("utf-8") == "mine"
+
+
+def test_numbers_beyond_all_measure_are_one_line_and_the_old_page_stays(tmp_path: Path, lay: Any, make: Any):
+    build(lay(tmp_path, make()))
+    before = (tmp_path / "index.html").read_bytes()
+    file = tmp_path / "records" / "t" / "pgd-at-s0" / "record.json"
+    file.write_text(file.read_text("utf-8").replace("3000000", "9" * 400), "utf-8")
+
+    with pytest.raises(BadInput, match=r"record\.json"):
+        build(tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == before

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+import paged
 import pytest
 
 from advbench.board import build
@@ -72,7 +72,7 @@ def test_the_json_has_values_by_record_and_meanings_by_task(board: Path):
 
 def test_the_page_has_values_by_group_units_and_meanings(board: Path):
     page = (board / "index.html").read_text("utf-8")
-    [one, two, none] = [json.loads(re.findall(rf'id="task-{t}">(.*?)</script>', page)[0]) for t in range(3)]
+    [one, two, none] = [paged.parts(page)[f"task-{t}"] for t in range(3)]
     words = {"collector": "fosc", "unit": "nats", "meaning": "what it is, <b>median</b>"}
 
     assert one["measured"] == ["pgd-at"]
@@ -83,9 +83,10 @@ def test_the_page_has_values_by_group_units_and_meanings(board: Path):
     ]
     assert [m["values"] for m in two["measures"]] == [[[0.3]]]
     assert (none["measured"], none["measures"]) == ([], [])
-    record = json.loads(re.findall(r'id="record-0-1-2">(.*?)</script>', page)[0])
+    record = paged.record(page, "0-1-2")
     assert record["remarks"] == {"fosc": ["<i>not</i> applicable"]}
-    assert record["measures"] == {"fosc": {"a_mean": [0.5, "nats", "what it is, <b>median</b>"]}}
+    assert record["measures"] == {"fosc": {"a_mean": [0.5, 0]}}
+    assert one["words"] == [["nats", "what it is, <b>median</b>"]]
 
 
 def test_a_board_without_measures_says_nothing_of_them(tmp_path: Path, lay: Lay, records: list[Record]):

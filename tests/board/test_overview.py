@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advbench.board import overview
-from advbench.board.details import detail
+from advbench.board.details import course, detail
 from advbench.board.rows import Row
 from advbench.board.table import sections
 from advbench.record import Flag
@@ -77,7 +77,7 @@ def test_charts_have_curves_and_costs_by_group_and_seed(make: Any):
 
 
 def test_a_history_is_a_column_a_quantity(trained: Any):
-    found = detail(Row(trained("a", [0.1, 0.23456], seconds=2.0)), FOLDER)["history"]
+    found = course(Row(trained("a", [0.1, 0.23456], seconds=2.0)), {})["history"]
 
     assert (found["epoch"], found["pgd"], found["seconds"], found["passes"]) == (
         [1, 2],
@@ -85,7 +85,7 @@ def test_a_history_is_a_column_a_quantity(trained: Any):
         [2, 2],
         [20, 20],
     )
-    assert detail(Row(trained("a", [])), FOLDER)["history"] is None
+    assert course(Row(trained("a", [])), {})["history"] is None
 
 
 def test_commands_are_quoted_for_the_shell_that_they_are_copied_to(make: Any):

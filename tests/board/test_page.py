@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import paged
 import pytest
 
 from advbench.board import build
@@ -33,16 +34,17 @@ class Tags(HTMLParser):
         self.ids: list[str] = []
         self.references: list[str] = []
         self.data: dict[str, Any] = {}
-        """By id, the JSON of script elements."""
+        """By id, the JSON that script elements carry."""
         self._reading = ""
         self.feed(text)
         self.close()
         assert self.open == []
+        assert self.data == paged.parts(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
         found = dict(attrs)
-        self._reading = found["id"] or "" if found.get("type") == "application/json" else ""
+        self._reading = found["id"] or "" if found.get("type") == "application/gzip" else ""
         self.ids += [found["id"] or ""] if "id" in found else []
         self.references += [found[key] or "" for key in ("href", "src") if key in found]
         if tag not in self.VOID:
@@ -56,8 +58,8 @@ class Tags(HTMLParser):
         self._reading = ""
 
     def handle_data(self, data: str) -> None:
-        if self._reading:
-            self.data[self._reading] = json.loads(data)
+        if self._reading and self._reading not in paged.LIBRARIES:
+            self.data[self._reading] = json.loads(paged.text(data))
 
 
 def test_readme_shows_seeds_marks_failures_and_the_caveat(tmp_path: Path, lay: Lay, records: list[Record]) -> None:
@@ -121,7 +123,8 @@ def test_html_is_balanced_complete_and_asks_for_nothing(tmp_path: Path, lay: Lay
     assert "default-src 'none'" in text
     held = page.data["record-0-1-1"]
     assert held["command"] == "advbench run t.toml --only t/pgd-at-s1"
-    assert held["flags"] == [{"name": COLLAPSED.name, "message": COLLAPSED.message, "evidence": {"epoch": 17}}]
+    went = page.data["task-0"]["held"]["1-1"]
+    assert went["flags"] == [{"name": COLLAPSED.name, "message": COLLAPSED.message, "evidence": {"epoch": 17}}]
     assert held["provenance"] == {"torch": "2.15.0"}
     assert held["scores"]["robust"]["low"] == 0
     [board] = [group for group in page.data["board"]["tasks"][0]["groups"] if group["label"] == "mart"]
@@ -150,7 +153,8 @@ def test_hostile_text_stays_text(tmp_path: Path, lay: Lay, make: Any) -> None:
     assert Counter(page.seen) - Counter(plain.seen) == {"script": 1}
     [group] = page.data["board"]["tasks"][0]["groups"]
     assert group["label"] == HOSTILE
-    assert page.data["record-0-0-0"]["flags"] == [{"name": HOSTILE, "message": HOSTILE, "evidence": {HOSTILE: HOSTILE}}]
+    went = page.data["task-0"]["held"]["0-0"]
+    assert went["flags"] == [{"name": HOSTILE, "message": HOSTILE, "evidence": {HOSTILE: HOSTILE}}]
     readme = (tmp_path / "hostile" / "README.md").read_text(encoding="utf-8")
     assert "<script" not in readme
     assert "[a](b)" not in readme

@@ -81,8 +81,7 @@ def visit(browser: Browser, board: Callable[[str], Path], opened: dict[str, Any]
             page.goto(file + address)
         elif state != "none":
             for there in ("#/nowhere", address):  # so that the view is made anew
-                page.evaluate("(there) => { location.hash = there; }", there)
-                page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+                chromium.go(page, there)
         if state != "none":
             page.wait_for_selector("html[data-ready]", state="attached")
         page.mouse.click(1, 1)  # Tab begins at the beginning

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from chromium import EMPTY, interactive
+from chromium import EMPTY, go, interactive
 from playwright.sync_api import Browser, Page
 
 Visit = Callable[..., Page]
@@ -24,8 +24,7 @@ def violations(page: Page) -> list[str]:
 
 def show(page: Page, address: str) -> None:
     """A view, with all that is folded open and every chart drawn."""
-    page.evaluate("(address) => { location.hash = address; }", address)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    go(page, address)
     page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     for plot in page.locator(".plot").all():
         plot.scroll_into_view_if_needed()

@@ -8,10 +8,13 @@ from urllib.parse import quote
 
 import pytest
 import states
-from chromium import listen
+from chromium import go, listen
 from playwright.sync_api import Browser, Page, expect
 
+from advbench.board import build, room
+
 Visit = Callable[..., Page]
+OTHERS = "records/digits-linf, and advbench board on a folder with fewer records shows them."
 
 ADDRESSES = "() => [...document.querySelectorAll('main a[href^=\"#/\"]')].map((link) => link.getAttribute('href'))"
 
@@ -23,12 +26,6 @@ def views(page: Page, most: int) -> list[str]:
         go(page, address)
         found |= dict.fromkeys(page.evaluate(ADDRESSES))
     return list(found)[:most]
-
-
-def go(page: Page, address: str) -> None:
-    """To a view by its address, as from a bookmark."""
-    page.evaluate("(address) => { location.hash = address; }", address)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
 
 
 def draw(page: Page) -> None:
@@ -148,6 +145,52 @@ def said(text: str) -> str:
     return "".join(text.split())
 
 
+def test_what_a_page_has_no_room_for_is_said_where_it_would_be(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fill = room.fill
+    monkeypatch.setattr(room, "fill", lambda sections, folders, _room: fill(sections, folders, 12_000))
+    monkeypatch.setattr(room, "SHARES", {"details": 1, "arrays": -1, "examples": -1, "images": -1})
+    build(states.lay("tasks", tmp_path / "results"), tmp_path)
+    page = browser.new_context(offline=True).new_page()
+    file, told = (tmp_path / "index.html").as_uri(), list[str]()
+    listen(page, file, told)
+    page.goto(f"{file}#/digits-linf")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    said = page.locator("#left-out").inner_text()
+    held = int(said.split()[2])
+
+    assert said.startswith(f"Details of {held} record")
+    assert f"of 10 are on this page, which has so much room for them; those of the others lie in {OTHERS}" in said
+    assert 0 < held < 10
+    # The first seed of the first defense has its settings and no room for more, the last seed of the last one neither.
+    go(page, "#/digits-linf/pgd-at/0")
+    left = page.locator("#left-out").inner_text()
+    assert (
+        "Its images: left out, for a page has so much room; it lies in adversarial.safetensors of the record." in left
+    )
+    page.get_by_text("The resolved job", exact=True).click()
+    assert '"optimizer": "sgd"' in page.locator("main").inner_text()
+    go(page, "#/digits-linf/standard/2")
+    assert (
+        "they lie in records/digits-linf, in the folder of standard with seed 2"
+        in page.locator("#left-out").inner_text()
+    )
+    assert page.locator("h1").inner_text() == "standard, seed 2"
+    page.context.close()
+    assert told == []
+
+
+def test_a_browser_that_cannot_unpack_the_page_is_sent_to_the_readme(browser: Browser, board: Callable[[str], Path]):
+    page = browser.new_context(offline=True).new_page()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(board("one").as_uri())
+
+    note = page.get_by_text("This page needs a browser of 2023 or later.")
+    assert note.get_by_role("link").get_attribute("href") == "README.md"
+    page.context.close()
+
+
 def test_without_javascript_the_page_says_where_the_tables_are(browser: Browser, board: Callable[[str], Path]):
     page = browser.new_context(offline=True, java_script_enabled=False).new_page()
     page.goto(board("tasks").as_uri())
@@ -187,6 +230,35 @@ def test_a_defense_says_whose_it_is_and_with_what_numbers(visit: Visit):
     assert page.locator("#paper").inner_text() == "Madry et al., ICLR 2018, arXiv 1706.06083"
     fields = page.get_by_role("region", name="Hyper-parameters").locator("tbody tr")
     assert fields.all_inner_texts() == ["attack_bn\ttrain", "step_size\t0.25", "steps\t10"]
+
+
+def test_what_a_collector_saw_in_passing_is_drawn_with_its_unit(visit: Visit):
+    """Epochs 3, 6 and the last of 8: three points, with nothing between them that a line could join without them."""
+    page = visit("tasks", "#/digits-linf/pgd-at/0")
+    chart = page.locator("#at-history")
+    expect(chart.get_by_label("Show").locator("option")).to_have_text(
+        ["accuracy", "fosc fosc_final", "param-hessian clean_top1"]
+    )
+    draw(page)
+    expect(chart.locator(".scatterlayer .js-line")).to_have_count(3)
+
+    chart.get_by_label("Show").select_option(label="param-hessian clean_top1")
+    expect(chart.locator(".scatterlayer .point")).to_have_count(3)
+    assert chart.locator(".ytitle").text_content() == "param-hessian clean_top1, nats"
+    chart.locator("summary").click()
+    assert chart.locator("tbody tr").all_inner_texts() == ["3\t1.86", "6\t3.72", "8\t4.96"]
+    chart.get_by_label("Show").select_option(label="fosc fosc_final")
+    expect(chart.locator("figcaption")).to_have_text("fosc fosc_final was finite in no epoch.")
+
+    go(page, "#/digits-linf")
+    draw(page)
+    every = page.locator("#at-training")
+    every.get_by_label("Show").select_option(label="param-hessian clean_top1")
+    # Six trainings were looked at, the others have no points.
+    expect(every.locator(".scatterlayer .point")).to_have_count(6 * 3)
+    every.locator("summary").click()
+    assert every.locator("tbody tr").first.inner_text() == "pgd-at, seed 0\t1.86\t3\t4.96\t8"
+    assert every.locator("tbody tr").count() == 6
 
 
 def test_checkpoints_that_met_different_attacks_are_not_set_beside_each_other_unsaid(visit: Visit):

@@ -100,7 +100,10 @@ def test_a_name_leads_to_its_seeds_and_a_seed_to_its_record_and_back(visit: Visi
     page.get_by_role("link", name="seed 2").click()
     expect(page.locator("h1")).to_have_text("fast-at, seed 2")
     told = page.locator("main").inner_text()
-    assert "advbench run digits-linf.toml --only digits-linf/fast-at-s2" in told
+    assert "In the folder of this page, where its records/ are" in told
+    assert "advbench reproduce records/digits-linf/fast-at-s2" in told
+    beside = "in the folder of its task file, digits-linf.toml:"
+    assert f"{beside}\n\nadvbench run digits-linf.toml --only digits-linf/fast-at-s2" in told
     assert "PGD-10 accuracy fell from 51.0% to 0.3% at epoch 5" in told
     for summary in page.locator("main summary").all():
         summary.click()

@@ -31,7 +31,6 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     Raises BadInput that names the folder or the file that cannot be used; nothing is written then.
     """
     # Here, because a run that finds all pages written needs neither scipy nor pyarrow.
-    from advbench.board.details import embedded
     from advbench.board.standing import standing
     from advbench.board.studies import studies
 
@@ -47,7 +46,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     ranked = [replace(section, standing=standing(section.groups, folders)) for section in sections]
     pages = {
         "README.md": page.markdown(ranked, studied),
-        "index.html": page.html(ranked, embedded(ranked, folders), studied),
+        "index.html": page.html(ranked, folders, studied),
         "board.csv": export.flat(ranked),
         "board.json": export.nested(ranked, studied),
         "board.tex": latex.latex(ranked),

@@ -14,11 +14,11 @@ from advbench.board.overview import digits
 from advbench.record import Record
 
 ROWS = 1_000
-"""Examples of a record on the page, the first ones; the file has all."""
+"""Examples of a record on the page at most, the first ones; the file has all."""
 IMAGES = 24
-"""Images of a record on the page, the first ones; fewer where they are large."""
-PIXELS = 25_000
-"""Bytes that they may take together, in base64."""
+"""Images of a record on the page at most, the first ones; fewer where they are large."""
+PIXELS = 20_000
+"""Bytes that they may take together at most, and the clean ones beside them as many."""
 SIDE = 64
 """Pixels of an image's side; of a larger one every so manieth pixel is kept."""
 POINTS = 60
@@ -27,8 +27,11 @@ POINTS = 60
 ADVERSARIAL = "adversarial.safetensors"
 
 
-def of(folder: Path, record: Record) -> dict[str, Any] | None:
-    """The columns of examples.parquet, by example. None where the record came without. Raises Lost."""
+def of(folder: Path, record: Record, rows: int = ROWS) -> dict[str, Any] | None:
+    """The columns of examples.parquet, by example, of the first `rows`. None where the record came without.
+
+    Raises Lost.
+    """
     if "examples.parquet" not in record.files:
         return None
     names = ["index", "label", "predicted", "margin", "distance", "broken_by", "forward", "backward"]
@@ -42,7 +45,7 @@ def of(folder: Path, record: Record) -> dict[str, Any] | None:
     except (KeyError, AttributeError, ValueError, TypeError, NotImplementedError):
         raise Lost("examples.parquet lacks a column, or has another kind of numbers in it") from None
     clean = attacks.index("clean") if "clean" in attacks else len(attacks)
-    some = slice(0, ROWS)
+    some = slice(0, min(rows, ROWS))
     return {
         "n": len(broken),
         "index": index[some].tolist(),
@@ -67,9 +70,10 @@ def standing(distance: NDArray[np.float64]) -> list[list[float | None]]:
     return [[digits(float(x), 4) for x in at], [digits(float(1 - share), 4) for share in fallen]]
 
 
-def images(folder: Path, record: Record) -> dict[str, Any] | None:
-    """Pixels of the first images that broke an example, as bytes in base64. None without any. Raises Lost.
+def images(folder: Path, record: Record, pixels: int = PIXELS) -> dict[str, Any] | None:
+    """The first images that broke an example, up to so many bytes of `pixels`, in base64. None without any.
 
+    Raises Lost.
     `images` (N, C, H, W) and, where a record keeps it, `clean` of the same shape lie in [0, 1].
     """
     if ADVERSARIAL not in record.files:
@@ -84,7 +88,7 @@ def images(folder: Path, record: Record) -> dict[str, Any] | None:
         return None
     step = -(-max(pictures.shape[2:]) // SIDE)
     seen = pictures[:, :, ::step, ::step]
-    some = slice(0, max(1, min(IMAGES, PIXELS * 3 // 4 // seen[0].size)))
+    some = slice(0, max(1, min(IMAGES, min(pixels, PIXELS) // seen[0].size)))
     made: dict[str, Any] = {
         "n": len(index),
         "shape": list(seen.shape[1:]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html as entities
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from advbench.board import embed, overview, studies, words
-from advbench.board.details import Place
+from advbench.board.beside import Folders
 from advbench.board.rows import MARK, PLAIN
 from advbench.board.studies import Studied
 from advbench.board.table import Section
@@ -69,10 +69,11 @@ def markdown(sections: Sequence[Section], studied: Sequence[Studied] = ()) -> st
     return _render("README.md.jinja", sections, studied=studied)
 
 
-def html(
-    sections: Sequence[Section], embedded: Mapping[Place, Mapping[str, Any]], studied: Sequence[Studied] = ()
-) -> str:
-    """index.html: one file that asks for nothing else; `embedded` is what it holds of single records."""
+def html(sections: Sequence[Section], folders: Folders, studied: Sequence[Studied] = ()) -> str:
+    """index.html: one file that asks for nothing else, with as much of single records as it has room for."""
+    # Here, because README.md needs neither arrays nor tables.
+    from advbench.board import room
+
     legend = LEGEND.replace(RANGE, INTERVAL)
     board: dict[str, Any] = {
         "words": {"legend": legend, "caveat": CAVEAT, "budgets": BUDGETS, "measures": MEASURES, "mark": MARK},
@@ -80,14 +81,20 @@ def html(
         "plain": PLAIN,
         "tasks": [overview.task(section) for section in sections],
         "records": sum(len(section.rows) for section in sections),
-        "embedded": len(embedded),
     }
     if studied:
         board |= {"studies": [studies.plain(one) for one in studied]}
         board["words"] |= {"claims": CLAIMS}
-    parts = {f"task-{i}": overview.more(section) for i, section in enumerate(sections)}
-    parts |= {f"record-{'-'.join(map(str, place))}": found for place, found in sorted(embedded.items())}
-    return _render("index.html.jinja", sections, board=board, parts=parts, embed=embed, studied=studied)
+    parts = {"board": embed.packed(board)} if sections or studied else {}
+    tasks = [overview.more(section) for section in sections]
+    bare = _render("index.html.jinja", sections, parts=parts, embed=embed, studied=studied)
+    taken = len(bare.encode()) + sum(room.size(task) for task in tasks)
+    held = room.fill(sections, folders, room.SIZE - taken)
+    parts |= {f"task-{t}": embed.packed(task | held.task(t)) for t, task in enumerate(tasks)}
+    parts |= {
+        f"record-{'-'.join(map(str, place))}": embed.packed(found) for place, found in sorted(held.records.items())
+    }
+    return _render("index.html.jinja", sections, parts=parts, embed=embed, studied=studied)
 
 
 def percent(value: float | None) -> str:

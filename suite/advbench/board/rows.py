@@ -129,15 +129,20 @@ class Row:
         return f"{self.record.task}/{self.record.label}-s{self.record.seed}"
 
     @property
+    def task_file(self) -> str:
+        """Its name; where it lay no record knows. A sweep's tasks (`t@eps=4`) come from one file."""
+        return f"{self.record.task.partition('@')[0]}.toml"
+
+    @property
     def command(self) -> str:
+        """What makes the record, in the folder of its task file."""
         if self.elsewhere:
             file = self.record.job["model"].get("weights")
             weights = ["--weights", str(file)] if file else []
-            task, _, swept = self.record.task.partition("@")
-            only = ["--only", self.record.task] if swept else []
-            words = ["advbench", "evaluate", self.elsewhere, *weights, "--task", f"{task}.toml", *only]
+            only = ["--only", self.record.task] if "@" in self.record.task else []
+            words = ["advbench", "evaluate", self.elsewhere, *weights, "--task", self.task_file, *only]
             return shlex.join([*words, "--label", self.record.label, *self._how])
-        return shlex.join(["advbench", "run", f"{self.record.task}.toml", "--only", self.name])
+        return shlex.join(["advbench", "run", self.task_file, "--only", self.name])
 
     @property
     def _how(self) -> list[str]:

@@ -201,6 +201,15 @@ class Collector(Part):
         """Its fields; an `every` that is not asked for is not spoken of, in old records and in new ones alike."""
         return {name: value for name, value in super().plain().items() if name != "every" or value is not None}
 
+    def passes(self, classes: int) -> float:
+        """Passes that an example takes, forward and backward together, beside the adversarial one that all share.
+
+        About, for a plan that no record tells better. By default those of two looks with their slopes, at the clean and
+        at the adversarial image.
+        """
+        del classes
+        return 4
+
     def collect(self, scene: Scene) -> Measures:
         """The quantity on all of the scene's examples, of which `advbench.collect` has taken the first `examples`.
 

@@ -24,6 +24,10 @@ class Calibration(Collector):
     bins: int = Field(default=15, ge=1)
     """Equally wide bins of confidence (the paper: 15)."""
 
+    def passes(self, classes: int) -> float:
+        del classes
+        return 2  # forward, at the clean and at the adversarial images
+
     def collect(self, scene: Scene) -> Measures:
         values: dict[str, Measure] = {}
         arrays: dict[str, Tensor] = {}

@@ -30,6 +30,10 @@ class Fosc(Collector):
     random_start: bool = False
     """Start at a random point of ball and box instead of the image (the paper: the image)."""
 
+    def passes(self, classes: int) -> float:
+        del classes
+        return 2 * (self.steps + 1)
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         threat = scene.threat

@@ -32,6 +32,10 @@ class Influence(Collector):
 
     examples: int | None = Field(default=256, ge=1)
 
+    def passes(self, classes: int) -> float:
+        # An example's own gradient in all weights takes as long as about fifteen passes in a batch.
+        return 2 * 15 + 1 + InputHessian().spectrum(classes)
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         values: dict[str, Measure] = {}

@@ -64,6 +64,14 @@ class InputHessian(Collector):
             raise ValueError("should rise, and begin above 0")
         return strengths
 
+    def passes(self, classes: int) -> float:
+        ascent = 2 * self.strengths[-1] / self.step_size
+        return 2 * self.spectrum(classes) + ascent + 2 * self.steps + 2
+
+    def spectrum(self, classes: int) -> float:
+        """Passes for the spectrum of one image, exact where there are not too many classes."""
+        return 1 + classes if classes <= CLASSES else 4 * (self.lanczos_steps + self.probes)
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         linear = self._piecewise_linear(scene)

@@ -25,6 +25,10 @@ class Linearity(Collector):
     about = "How far the loss is from linear within the threat's ball."
     paper = "Qin et al., NeurIPS 2019, arXiv 1907.02610; Andriushchenko and Flammarion, NeurIPS 2020, arXiv 2007.02617"
 
+    def passes(self, classes: int) -> float:
+        del classes
+        return 6
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         threat = scene.threat

@@ -46,6 +46,13 @@ class ParamHessian(Collector):
     runs: int = Field(default=1, ge=1)
     """Lanczos runs that the density averages, each from a random start."""
 
+    def passes(self, classes: int) -> float:
+        del classes
+        # A product is four passes, and as many more where the attack moves with the weights. The top values are known
+        # after about four products each.
+        products = self.runs * min(self.steps, 4 * self.top) + self.probes
+        return products * 4 * (1 + 1 + 2)
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         moves = scene.threat.norm in MOVES

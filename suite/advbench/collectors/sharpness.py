@@ -67,6 +67,12 @@ class Sharpness(Collector):
     directions: int = Field(default=4, ge=1)
     """Random directions, each taken both ways."""
 
+    def passes(self, classes: int) -> float:
+        del classes
+        cases = 3 + len(self.sam) + len(self.asam) + len(self.awp) + 2 * len(self.average) * self.directions
+        anew = 2 * self.steps * self.points if self.curve == "regenerated" else 0
+        return 2 * (cases + self.points + self.side**2) + anew
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         weights = {name: value.detach() for name, value in scene.parameters().items()}

@@ -35,6 +35,11 @@ class Smoothness(Collector):
     steps: int = Field(default=10, ge=1)
     """PGD steps, from the image."""
 
+    def passes(self, classes: int) -> float:
+        del classes
+        # Slopes at both ends, clean and under two attacks that are made anew there.
+        return 2 * len(self.sizes) * (2 + 2 * (2 * self.steps + 2))
+
     def collect(self, scene: Scene) -> Measures:
         scene.needs_gradient()
         weights = {name: value.detach() for name, value in scene.parameters().items()}

@@ -16,6 +16,10 @@ class Sparsity(Collector):
     about = "How many weights are exactly zero, and how many ReLU gates are shut."
     paper = "Guo et al., NeurIPS 2018, arXiv 1810.09619"
 
+    def passes(self, classes: int) -> float:
+        del classes
+        return 2  # forward, at the clean and at the adversarial images
+
     def collect(self, scene: Scene) -> Measures:
         weights = [value for value in scene.model.parameters() if value.dim() > 1]
         total = sum(value.numel() for value in weights)

@@ -40,6 +40,10 @@ class Updates(Collector):
             raise ValueError("looks at the steps of the training and at no examples of its own; leave it out")
         return examples
 
+    def passes(self, classes: int) -> float:
+        del classes
+        return 0  # the training's own
+
     def collect(self, scene: Scene) -> Measures:
         del scene
         raise NotApplicable("it watches the steps of a training; a task's [collect] may ask for it")

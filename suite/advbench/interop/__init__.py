@@ -32,7 +32,7 @@ def export(kind: str, source: Path, out: Path, about: Path | None = None) -> lis
         if kind == "robustbench" and source.is_file() and source.name != "record.json":
             from advbench.interop import published
 
-            return published.write(published.read(source), out)
+            return published.write(published.read(source)[0], out)
         return _written(kind, find_records(source), out, About.read(about) if about is not None else {})
     except OSError as error:
         raise BadInput(f"{out}: cannot be written: {error.strerror or error}; choose another folder with -o") from error

@@ -146,6 +146,8 @@ def _body(name: str, record: Record, about: About) -> str:
         "",
         "## To reproduce",
         "",
+        f"In the folder of its task file, {escape_markdown(Row(record).task_file)}:",
+        "",
         # Indented, so that nothing in it is anything but text.
         f"    {' '.join(Row(record).command.split())}",
         "",

@@ -20,7 +20,7 @@ def show(path: Path, out: Path | None, board: str | None, beside: Path | None, a
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
     if beside is not None and board is None:
         raise BadInput("--beside needs a --board, such as --board cifar10/Linf")
-    entries = published.read(path)
+    entries, lost = published.read(path)
     counts = Counter(one.board for one in entries)
     if board is not None and board not in counts:
         raise BadInput(f"--board {board}: no entry of it{did_you_mean(board, counts)}")
@@ -29,6 +29,8 @@ def show(path: Path, out: Path | None, board: str | None, beside: Path | None, a
     if out is not None:
         published.save(entries, out)
         console.print(f"{out}: {len(entries)} entries", soft_wrap=True)
+    for line in lost:
+        console.print(f"left out: {line}", soft_wrap=True)
     if board is None:
         for name, count in sorted(counts.items()):
             console.print(f"{name}: {count} {'entry' if count == 1 else 'entries'}", soft_wrap=True)

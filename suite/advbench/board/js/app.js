@@ -62,12 +62,27 @@
     return again ? places[history.state] : 0;
   };
 
+  // What a view is made from: of a board of a single task, whose view is the first, or by the address.
+  const asked = ([task, label, seed]) => {
+    const { tasks, studies } = board.all();
+    if (task === undefined) return tasks.length === 1 && !studies ? { t: 0 } : {};
+    return board.find(task, label, seed) || {};
+  };
+
   let shown = null;
-  const show = () => {
+  let turn = 0;
+  const show = async () => {
     const height = arrive();
     const { names, part } = read();
     const key = names.join("/");
     const main = document.getElementById("main");
+    const { dataset } = document.documentElement;
+    const mine = (turn += 1);
+    delete dataset.ready;
+    await board.need(...board.needed(asked(names)));
+    // Whoever has gone on meanwhile is shown the later view alone.
+    if (mine !== turn) return;
+    dataset.ready = "";
     // A part of what is shown already is only scrolled to.
     if (shown !== key) {
       const found = view(names);
@@ -87,8 +102,14 @@
     }
   };
 
-  board.start = () => {
+  board.start = async () => {
+    if (!("DecompressionStream" in window)) {
+      document.getElementById("main").append(h("p", null, "This page needs a browser of 2023 or later. ", board.link("README.md", "README.md"), " beside it has the same tables."));
+      return;
+    }
     history.scrollRestoration = "manual";
+    const [tables] = await Promise.all([board.text("tables"), board.need("board")]);
+    board.run(tables);
     addEventListener("hashchange", show);
     // An address is a view, and this one is a place within whatever is shown.
     document.querySelector(".skip").addEventListener("click", (event) => {
@@ -96,7 +117,8 @@
       document.getElementById("main").focus();
     });
     addEventListener("scroll", () => { if (history.state !== null) places[history.state] = scrollY; }, { passive: true });
-    show();
-    document.documentElement.dataset.ready = "";
+    await show();
+    // For whoever prints before having scrolled to a chart.
+    setTimeout(board.warm, 500);
   };
 })();

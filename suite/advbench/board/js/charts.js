@@ -152,42 +152,53 @@
     return typeof epoch === "number" ? line.held.history.epoch.indexOf(epoch) : -1;
   };
 
+  // What collectors measured in passing, beside what every epoch has: every so many epochs a value, and none between.
+  const passing = (history) => Object.keys(history).filter((name) => !KNOWN.has(name));
+  const looks = (history, name) => history.epoch.map((_, i) => i).filter((i) => history[name] && history[name][i] != null);
+  const unit = (t, name) => board.more(t).measures.find((m) => `${m.collector} ${m.name}` === name)?.unit || "";
+
   const training = (t) => {
     const all = board.seeds(t);
     const lines = all.filter((line) => line.held && line.held.history);
     if (!lines.length) return null;
-    // Whatever collectors measured in passing stands beside the accuracies.
-    const more = [...new Set(lines.flatMap((line) => Object.keys(line.held.history)))].filter((name) => !KNOWN.has(name)).sort();
+    const more = [...new Set(lines.flatMap((line) => passing(line.held.history)))].sort();
     const kinds = { ...WHAT, ...Object.fromEntries(more.map((name) => [name, name])) };
     const make = (state) => {
       const what = state.what || "pgd";
       const by = state.by || "epoch";
       const share = ["pgd", "fgsm", "clean"].includes(what);
       const scale = share ? 100 : 1;
-      const values = (line) => (line.held.history[what] || []).map((value) => (value == null ? null : scale * value));
+      const values = (line) => looks(line.held.history, what).map((i) => scale * line.held.history[what][i]);
       const collapsed = lines.filter((line) => fell(line) >= 0);
+      const crossed = collapsed.filter((line) => looks(line.held.history, what).includes(fell(line)));
       const left = all.length - lines.length;
+      const measured = more.includes(what);
+      const having = lines.filter((line) => values(line).length);
       return {
-        says: `${kinds[what]} by ${SPENT[by]} of ${board.plural(lines.length, "training")}${share ? ", on validation data" : ""}. ${
-          collapsed.length ? `Collapsed, at the crosses: ${listed(collapsed.map((l) => `${brief(l.name)} in epoch ${l.held.history.epoch[fell(l)]}`))}.` : "None of them collapsed."
+        says: `${kinds[what]} by ${SPENT[by]} of ${board.plural(having.length, "training")}${share ? ", on validation data" : ""}. ${
+          collapsed.length ? `Collapsed${crossed.length ? ", at the crosses" : ""}: ${listed(collapsed.map((l) => `${brief(l.name)} in epoch ${l.held.history.epoch[fell(l)]}`))}.` : "None of them collapsed."
         }${left ? ` ${board.plural(left, "record")} without a history on this page.` : ""}`,
-        head: ["Training", text("Best PGD %"), text("in epoch"), text("Last PGD %"), "Collapsed"],
-        rows: lines.map((line) => {
+        head: measured ? ["Training", text("First"), text("in epoch"), text("Last"), text("in epoch")] : ["Training", text("Best PGD %"), text("in epoch"), text("Last PGD %"), "Collapsed"],
+        rows: having.map((line) => {
+          if (measured) {
+            const at = looks(line.held.history, what);
+            return [line.name, ...[at[0], at[at.length - 1]].flatMap((i) => [board.number(line.held.history[what][i]), line.held.history.epoch[i]])];
+          }
           const { pgd, epoch } = line.held.history;
           const top = pgd.indexOf(Math.max(...pgd));
           return [line.name, percent(pgd[top]), epoch[top], percent(pgd[pgd.length - 1]), fell(line) < 0 ? "" : `epoch ${epoch[fell(line)]}`];
         }),
         traces: (ink) => [
-          ...lines.map((line) => ({
+          ...having.map((line) => ({
             type: "scatter",
-            mode: "lines",
+            mode: measured ? "lines+markers" : "lines",
             others: board.others(line.g),
             name: brief(line.group.label),
             legendgroup: String(line.g),
-            showlegend: line === lines.find((other) => other.g === line.g),
-            x: spent(line, by),
+            showlegend: line === having.find((other) => other.g === line.g),
+            x: looks(line.held.history, what).map((i) => spent(line, by)[i]),
             y: values(line),
-            text: line.held.history.epoch.map(() => `${brief(line.group.label)}, ${line.seed.says}`),
+            text: values(line).map(() => `${brief(line.group.label)}, ${line.seed.says}`),
             hovertemplate: `%{text}, ${by === "epoch" ? "epoch " : ""}%{x:.4~s}: %{y:.3g}<extra></extra>`,
             line: { color: colour(line.g), dash: dash(line.g), width: 1.5 },
           })),
@@ -195,18 +206,18 @@
             type: "scatter",
             mode: "markers",
             name: "collapsed",
-            x: collapsed.map((line) => spent(line, by)[fell(line)]),
-            y: collapsed.map((line) => values(line)[fell(line)]),
+            x: crossed.map((line) => spent(line, by)[fell(line)]),
+            y: crossed.map((line) => scale * line.held.history[what][fell(line)]),
             marker: { symbol: "x", size: 12, color: ink("--bad") },
-            showlegend: collapsed.length > 0,
+            showlegend: crossed.length > 0,
             hovertemplate: "collapsed<extra></extra>",
           },
         ],
-        layout: (axis) => ({ xaxis: axis(SPENT[by], by === "epoch" ? {} : { type: "log", tickformat: "~s", nticks: 6 }), yaxis: axis(kinds[what], what === "loss" ? { type: "log" } : share ? PERCENT : {}) }),
+        layout: (axis) => ({ xaxis: axis(SPENT[by], by === "epoch" ? {} : { type: "log", tickformat: "~s", nticks: 6 }), yaxis: axis([kinds[what], measured ? unit(t, what) : ""].filter(Boolean).join(", "), what === "loss" ? { type: "log" } : share ? PERCENT : {}) }),
       };
     };
     return board.figure("training", "Training", make, (set) => [board.select("Show", kinds, "pgd", set("what")), board.choice("By", { epoch: "epochs", passes: "passes", seconds: "seconds" }, "epoch", set("by"))]);
   };
 
-  Object.assign(board, { cleanRobust, radii, cost, training });
+  Object.assign(board, { cleanRobust, radii, cost, training, passing, looks, unit });
 })();

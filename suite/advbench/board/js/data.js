@@ -1,19 +1,46 @@
-// The JSON that the page carries, each part parsed when it is first asked for.
+// What the page carries, compressed: each part is unpacked when a view first needs it, and kept.
 (() => {
-  const parsed = new Map();
+  const unpacked = new Map();
 
-  const part = (id) => {
-    if (!parsed.has(id)) {
-      const element = document.getElementById(id);
-      parsed.set(id, element ? JSON.parse(element.textContent) : null);
-    }
-    return parsed.get(id);
+  // The text of a part; null where the page has none of that name.
+  const text = async (id) => {
+    const element = document.getElementById(id);
+    if (!element) return null;
+    const letters = atob(element.textContent);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i += 1) bytes[i] = letters.charCodeAt(i);
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
 
-  const all = () => part("board");
-  const more = (t) => part(`task-${t}`);
-  // Of one record: null where the page had no room for it.
-  const record = (t, g, s) => part(`record-${t}-${g}-${s}`);
+  // Whoever waits for these parts may ask for them afterwards.
+  const need = (...ids) =>
+    Promise.all(
+      ids.filter((id) => !unpacked.has(id)).map(async (id) => {
+        const found = await text(id);
+        unpacked.set(id, found === null ? null : JSON.parse(found));
+      }),
+    );
+
+  // A library, run as a script of the page.
+  const run = (script) => document.head.append(board.h("script", null, script));
+
+  const all = () => unpacked.get("board");
+  const more = (t) => unpacked.get(`task-${t}`);
+  const recordPart = (t, g, s) => `record-${t}-${g}-${s}`;
+  // Of one record: what the charts of its task draw, and with its own part unpacked all of it. Null where the page had no
+  // room for it.
+  const record = (t, g, s) => {
+    const course = more(t).held[`${g}-${s}`];
+    return course ? { ...course, ...unpacked.get(recordPart(t, g, s)) } : null;
+  };
+
+  // The parts that a view is made from: those of a task, and of one defense or one record of it.
+  const needed = ({ t, g, s }) => {
+    if (t === undefined) return [];
+    const { groups } = all().tasks[t];
+    const seeds = g === undefined ? [] : s === undefined ? groups[g].seeds.map((_, i) => i) : [s];
+    return [`task-${t}`, ...seeds.map((i) => recordPart(t, g, i))];
+  };
 
   // By name, as addresses have it: the numbers of a task, a group and a seed, or null.
   const find = (task, label, seed) => {
@@ -33,5 +60,5 @@
       group.seeds.map((seed, s) => ({ group, g, seed, s, name: `${group.label}, seed ${seed.seed}`, held: record(t, g, s) })),
     );
 
-  Object.assign(board, { all, more, record, find, address, seeds });
+  Object.assign(board, { text, need, run, all, more, record, needed, find, address, seeds });
 })();

@@ -73,7 +73,7 @@
         board.dots(group),
         board.grid(`Seeds of ${group.label}`, [...HEAD, "Notes"], group.seeds.map(seedRow(task, t, g))),
         settings(first),
-        first ? [h("h2", null, "Make it again"), board.copyable(first.command.replace(/-s-?\d+$/, "-s*").replace(/--only (?!')(\S+\*)$/, "--only '$1'"))] : null,
+        first ? [h("h2", null, "Make it again"), h("p", { class: "soft" }, `In the folder of its task file, ${first.task_file}:`), board.copyable(first.command.replace(/-s-?\d+$/, "-s*").replace(/--only (?!')(\S+\*)$/, "--only '$1'"))] : null,
       ],
     };
   };

@@ -15,12 +15,12 @@
   const symbol = (g, open) => SYMBOLS[g % SYMBOLS.length] + (open ? "-open" : "");
   const dash = (g) => (g < DASHES.length ? DASHES[g] : "solid");
 
-  let loaded = false;
-  const load = () => {
-    if (loaded) return;
-    // Five megabytes of script that nobody needs before the first chart.
-    document.head.append(h("script", null, document.getElementById("plotly").textContent));
-    loaded = true;
+  // Five megabytes of script that nobody needs before the first chart.
+  let script;
+  let unpacking;
+  const warm = () => (unpacking ??= board.text("charts").then((text) => { script = text; }));
+  const run = () => {
+    if (!window.Plotly) board.run(script);
   };
 
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -61,18 +61,23 @@
   };
 
   const paint = (plot) => {
+    run();
     const traces = gather(plot.spec.traces(ink));
     window.Plotly.react(plot, traces, layout(plot.spec, traces), CONFIG);
   };
 
+  const draw = (plot) => {
+    if (!plot.isConnected || shown.has(plot)) return;
+    shown.add(plot);
+    paint(plot);
+  };
+
   const seen = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries.filter((found) => found.isIntersecting)) {
-        seen.unobserve(entry.target);
-        load();
-        shown.add(entry.target);
-        paint(entry.target);
-      }
+    async (entries) => {
+      const near = entries.filter((found) => found.isIntersecting).map((found) => found.target);
+      for (const plot of near) seen.unobserve(plot);
+      if (near.length) await warm();
+      for (const plot of near) draw(plot);
     },
     { rootMargin: "300px" },
   );
@@ -87,14 +92,12 @@
   night.addEventListener("change", again);
 
   // Paper has no scrolling: what was never in sight is drawn for it.
-  addEventListener("beforeprint", () => {
-    for (const plot of document.querySelectorAll(".plot")) {
-      if (shown.has(plot)) continue;
-      seen.unobserve(plot);
-      load();
-      shown.add(plot);
-      paint(plot);
-    }
+  addEventListener("beforeprint", async () => {
+    const plots = [...document.querySelectorAll(".plot")];
+    for (const plot of plots) seen.unobserve(plot);
+    // A printer does not wait: within the first half second of the page the paper has the tables alone.
+    if (!script) await warm();
+    for (const plot of plots) draw(plot);
   });
 
   // `make(state)` gives {traces, layout, says, head, rows}; `controls` are made with a function that sets the state.
@@ -121,5 +124,5 @@
     return h("section", { class: "figure", id: `at-${id}`, tabindex: "-1", "aria-labelledby": `at-${id}-title` }, h("h2", { id: `at-${id}-title` }, title), bar, h("figure", null, plot, caption), numbers);
   };
 
-  Object.assign(board, { figure, others, colour, symbol, dash });
+  Object.assign(board, { figure, warm, others, colour, symbol, dash });
 })();

@@ -29,14 +29,16 @@
 
   // A flag as a button; `raised` has [seed, message] where they are known.
   const flag = (name, text, raised) =>
-    h("button", { type: "button", class: "badge flag", "aria-haspopup": "dialog", onclick: () => explain(name, raised()) }, text);
+    h("button", { type: "button", class: "badge flag", "aria-haspopup": "dialog", onclick: async () => explain(name, await raised()) }, text);
 
-  const raisedBy = (t, g, name) => () =>
-    board.all().tasks[t].groups[g].seeds.flatMap((seed, s) => {
+  const raisedBy = (t, g, name) => async () => {
+    await board.need(...board.needed({ t }));
+    return board.all().tasks[t].groups[g].seeds.flatMap((seed, s) => {
       const held = board.record(t, g, s);
       const found = held ? held.flags.filter((one) => one.name === name) : [];
       return found.map((one) => [`seed ${seed.seed}`, one.message]);
     });
+  };
 
   // The notes of a group: flags as buttons, the rest as text.
   const badges = (t, g) => {

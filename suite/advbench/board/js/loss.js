@@ -147,21 +147,21 @@
 
   // Of all examples, not those of collectors: the table of verdicts has each one's distance.
   const distance = (t) => {
-    const lines = board.seeds(t).filter((line) => line.held && line.held.examples && line.held.examples.standing[0].length > 1);
+    const lines = board.seeds(t).filter((line) => line.held && line.held.standing && line.held.standing[0].length > 1);
     if (!lines.length) return null;
     const make = () => ({
       says: `Share of test examples for which no point that fools the model is known within the distance: an upper bound of what it withstands there. Curves of ${of(lines)}.`,
       head: ["Record", text("Known from"), text("to"), text("Share standing there, %")],
       rows: lines.map((line) => {
-        const [at, share] = line.held.examples.standing;
+        const [at, share] = line.held.standing;
         return [line.name, number(at[0]), number(at[at.length - 1]), board.percent(share[share.length - 1])];
       }),
       traces: () =>
         lines.map((line, i) => ({
           ...style(line, i, lines),
           line: { color: colour(line.g), dash: dash(line.g), width: 1.5, shape: "hv" },
-          x: line.held.examples.standing[0],
-          y: line.held.examples.standing[1].map((share) => 100 * share),
+          x: line.held.standing[0],
+          y: line.held.standing[1].map((share) => 100 * share),
           hovertemplate: "%{y:.1f} % beyond %{x:.3g}<extra>%{meta}</extra>",
         })),
       layout: (axis) => ({ xaxis: axis("distance, in the threat's norm"), yaxis: axis("examples standing", { ticksuffix: " %", rangemode: "tozero" }) }),

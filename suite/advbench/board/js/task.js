@@ -90,7 +90,7 @@
     const seeds = board.seeds(t);
     const held = seeds.filter((line) => line.held).length;
     if (held === seeds.length) return null;
-    return h("p", { class: "soft", id: "left-out" }, `Details of ${board.plural(held, "record")} of ${seeds.length.toLocaleString("en")} are on this page, which has so much room for them; those of the others lie in records/${board.all().tasks[t].task}.`);
+    return h("p", { class: "soft", id: "left-out" }, `Details of ${board.plural(held, "record")} of ${seeds.length.toLocaleString("en")} are on this page, which has so much room for them; those of the others lie in records/${board.all().tasks[t].task}, and advbench board on a folder with fewer records shows them.`);
   };
 
   const home = () => {
