@@ -12,7 +12,8 @@ import paged
 import pytest
 
 from advbench.board import build
-from advbench.board.page import amount, duration, escape_markdown, percent
+from advbench.board.numbers import amount, duration, percent
+from advbench.board.page import escape_markdown
 from advbench.record import Flag, Record
 
 Lay = Callable[..., Path]

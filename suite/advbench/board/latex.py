@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from advbench.board.page import amount, percent
+from advbench.board.numbers import amount, percent
 from advbench.board.rows import Group
 from advbench.board.table import Section
 

@@ -17,6 +17,8 @@ from markupsafe import Markup
 
 from advbench.board import embed, overview, studies, words
 from advbench.board.beside import Folders
+from advbench.board.numbers import NOTHING, amount, budget, duration, few, percent
+from advbench.board.remarks import remarks
 from advbench.board.rows import MARK, PLAIN
 from advbench.board.studies import Studied
 from advbench.board.table import Section
@@ -53,9 +55,6 @@ MEASURES = (
     "Means over seeds, in small type the lowest and the highest of several. What they mean stands at the end of each "
     "line; on how many examples they were measured, and what does not apply, stands with every record."
 )
-
-NOTHING = "\N{EN DASH}"
-
 
 CLAIMS = (
     "What theory says, and whether an experiment bears it out. What is required was written down before the first run. "
@@ -95,47 +94,6 @@ def html(sections: Sequence[Section], folders: Folders, studied: Sequence[Studie
         f"record-{'-'.join(map(str, place))}": embed.packed(found) for place, found in sorted(held.records.items())
     }
     return _render("index.html.jinja", sections, parts=parts, embed=embed, studied=studied)
-
-
-def percent(value: float | None) -> str:
-    """A fraction as percent with one decimal, without the sign."""
-    return NOTHING if value is None else f"{100 * value:.1f}"
-
-
-def amount(value: float | None) -> str:
-    """A count that people can say: 812, 5.1 M."""
-    if value is None:
-        return NOTHING
-    for unit in ("", " k", " M", " G"):
-        if round(value, 1) < 1000:
-            return f"{value:.1f}{unit}" if unit else f"{value:.0f}"
-        value /= 1000
-    return f"{value:.1f} T"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as 6.1 s, 31 min or 2.5 h."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def budget(kind: str, value: float) -> str:
-    """30 epochs, 155.3 k passes or 1.8 s."""
-    match kind:
-        case "seconds":
-            return duration(value)
-        case "epochs":
-            return f"{value:.0f} epoch{'' if value == 1 else 's'}"
-        case _:
-            return f"{amount(value)} {kind}"
-
-
-def few(lowest: int, highest: int) -> str:
-    """Counts that are one number or a range: 5, 4-5."""
-    return str(lowest) if lowest == highest else f"{lowest}\N{EN DASH}{highest}"
 
 
 def spread(lowest: float | None, highest: float | None, seeds: int) -> str:
@@ -178,7 +136,7 @@ def _render(template: str, sections: Sequence[Section], **more: Any) -> str:
     )
     environment.filters.update(FILTERS)
     said = {"MARK": MARK, "CAVEAT": CAVEAT, "LEGEND": LEGEND, "BUDGETS": BUDGETS, "CLAIMS": CLAIMS, "NOTHING": NOTHING}
-    functions = {"spread": spread, "budget": budget, "few": few, "leads": _leads}
+    functions = {"spread": spread, "budget": budget, "few": few, "leads": _leads, "remarks": remarks}
     return environment.get_template(template).render(sections=sections, **said, **functions, **more)
 
 

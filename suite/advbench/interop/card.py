@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advbench.board.page import escape_markdown, percent
+from advbench.board.numbers import percent
+from advbench.board.page import escape_markdown
 from advbench.board.rows import Row
 from advbench.external import external
 from advbench.files import write_bytes
