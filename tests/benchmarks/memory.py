@@ -42,6 +42,8 @@ def peak(work: Callable[[], Any]) -> int:
         work()
     live = most = 0
     # In the order in which they happened.
+    assert watched.profiler
+    assert watched.profiler.kineto_results
     events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda one: one.start_ns()):
         live += event.nbytes()
