@@ -141,7 +141,7 @@ def test_a_dead_rank_ends_the_job_with_its_own_error(tmp_path: Path, tiny, comma
     assert record.status == "failed"
     assert said in record.reason
     assert said in told
-    assert time.monotonic() - started < 90  # nobody waited for a time limit
+    assert time.monotonic() - started < 300  # nobody waited for the time limit, which is days
 
 
 @pytest.mark.slow

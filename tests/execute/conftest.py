@@ -51,6 +51,7 @@ def started(command_env: dict[str, str], tmp_path: Path) -> Iterator[Started]:
                 processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=out, stderr=out, text=True))
         deadline = time.monotonic() + 400
         while not all("in epoch" in said(tmp_path, rank) for rank in range(2)):
+            assert all(process.poll() is None for process in processes), said(tmp_path, 0) + said(tmp_path, 1)
             assert time.monotonic() < deadline, said(tmp_path, 0) + said(tmp_path, 1)
             time.sleep(0.1)
         return processes
