@@ -215,7 +215,7 @@ class _Driver:
         from advbench.run import failed  # loads torch, which the driver does only in this rare case
 
         assert item.job is not None
-        record = failed(item.job, self.results, worker.why or _ending(worker.process.exitcode))
+        record = failed(item.job, self.results, worker.why or ending(worker.process.exitcode))
         self.on_event(Event(item, "failed", words=record.error or "", seconds=seconds))
         self.records.append(record)
 
@@ -249,7 +249,8 @@ def _next(queue: list[Item], workers: Sequence[Worker], packing: Packing) -> tup
     return None
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
+    """How a worker process ended, in words."""
     how = f"exit code {code}"
     if code is not None and code < 0:
         how = f"signal {-code} ({signal.Signals(-code).name}); out of memory is a common cause of SIGKILL"
