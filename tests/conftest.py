@@ -142,13 +142,18 @@ def command_env() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command(command_env: dict[str, str]):
-    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own."""
+    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own.
 
-    def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    `env`: another environment than `command_env`.
+    """
+
+    def run(
+        folder: Path, *arguments: str | Path, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "advbench", *map(str, arguments)],
             cwd=folder,
-            env=command_env,
+            env=env or command_env,
             capture_output=True,
             text=True,
             check=False,

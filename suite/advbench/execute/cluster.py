@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -41,13 +42,17 @@ def joined(address: str | None) -> Generator[machine.Means]:
     """
     if place():
         raise BadInput("--executor ray: torchrun has started this process, and has its own; leave one of them out")
+    address = address or os.environ.get("RAY_ADDRESS")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # One that lives no longer than this run needs no token in the user's home, where Ray would write it.
+    own_token = not address and "RAY_AUTH_MODE" not in os.environ
+    if own_token:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError:
         raise BadInput("--executor ray: Ray is not installed; pip install 'advbench[cluster]'") from None
-    address = address or os.environ.get("RAY_ADDRESS")
     folder = None if address else tempfile.mkdtemp(prefix="abr-")  # short: a socket's path has 107 characters
     try:
         _connect(ray, address, folder)
@@ -55,6 +60,8 @@ def joined(address: str | None) -> Generator[machine.Means]:
         yield machine.Means(tuple(f"cuda:{n}" for n in range(int(has.get("GPU", 0)))), int(has.get("CPU", 0)))
     finally:
         ray.shutdown()
+        if own_token:
+            del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -101,6 +108,7 @@ def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] |
     Raises BadInput for a node that does not answer or has other versions, and for data that no node has.
     """
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     data = {data_key(item): item.job.data for item in items if item.job and item.job.data}
@@ -120,7 +128,7 @@ def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] |
     for ref in ready:
         try:
             found[asked[ref]] = ray.get(ref)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             why = str(error).strip().splitlines()[-1]
             raise BadInput(f"{names[asked[ref]]} cannot run advbench: {why}; install the same on every node") from None
     for name, one in found.items():

@@ -15,7 +15,7 @@ from advbench.files import write_bytes
 from advbench.plan import record_folder, run_folder
 from advbench.seal import previous
 
-PAUSE = 30.0
+PAUSE = 5.0
 """Seconds between two looks, or more: sending takes at most a tenth of the time."""
 LOG = "log.txt"
 LEFT_OUT = ("lock",)

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,6 +44,7 @@ def serve(place: Place, meet: Meet, connection: Connection, results: Path, root:
         stage = BEGUN if event.stage == "start" else event.stage
         connection.send((stage, event.done, event.total, event.words))
 
+    failed = False
     with into(run_folder(results, item.path) / "log.txt"):
         try:
             if place.rank:
@@ -54,9 +56,12 @@ def serve(place: Place, meet: Meet, connection: Connection, results: Path, root:
                     execute([item], results, root, [device], tell)
         except Unwritable as error:
             connection.send((UNWRITABLE, 0, 0, error.lines[0]))
+        except Exception:
+            traceback.print_exc()
+            failed = True
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(0)  # threads that torch leaves behind a group may abort an orderly end
+    os._exit(failed)  # threads that torch leaves behind a group may abort an orderly end
 
 
 def free_place() -> Meet:

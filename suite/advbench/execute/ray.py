@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,8 @@ class _Driver:
         has = [one["Resources"] for one in cluster.nodes()]
         self.most = {name: max(one.get(name, 0) for one in has) for name in ("CPU", "memory")}
         """Of one node: a task that asks for more would wait for ever."""
-        self.desk = ray.remote(_Desk).options(num_cpus=0).remote()
-        self.told = Told(**vars(self.told) | {"stop": [self.desk.wait.remote()]})
+        self.desk = self.ray.remote(_Desk).options(num_cpus=0).remote()
+        self.told = replace(self.told, stop=[self.desk.wait.remote()])
 
     def drive(self) -> None:
         """Until every job has its record."""
@@ -149,10 +149,10 @@ class _Driver:
         if one.item.processes > 1:
             # Together where there is room, or else as spread as need be.
             bundles = [self._wanted(one.item) for _ in range(one.item.processes)]
-            where = [self._where(one.item)] * len(bundles)
             from ray.util import placement_group
 
-            one.group = placement_group(bundles, strategy="PACK", bundle_label_selector=where if where[0] else None)
+            where = [self._where(one.item)] * len(bundles)
+            one.group = placement_group(bundles, strategy="PACK", bundle_label_selector=where)
         self._send(one, 0)
 
     def _send(self, one: _Try, rank: int, meet: Meet | None = None) -> None:
@@ -168,7 +168,7 @@ class _Driver:
         place = Place(rank, item.processes, 0) if one.group else None
         kept = [] if self.seen or rank else mirror.kept(self.results, item.path)
         errand = Errand(item, cluster.own_files(item), [self.ray.put(kept)] if kept else [], place, meet)
-        task = self.ray.remote(node.work).options(
+        task: Any = self.ray.remote(node.work).options(
             num_cpus=wanted["CPU"],
             num_gpus=wanted.get("GPU", 0),
             memory=wanted.get("memory", 0) or None,
