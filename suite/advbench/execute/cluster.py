@@ -117,10 +117,10 @@ def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] |
     # The plan was made here, and so everything is here.
     found = {node["NodeID"]: Found(told.versions) for node in known if node["NodeID"] == here}
     asked: dict[Any, str] = {}
+    # max_calls: the process ends afterwards, and torch's memory with it.
+    asking: Any = ray.remote(num_cpus=0, max_calls=1, max_retries=0)(probe)
     for name in names.keys() - found.keys():
-        where = NodeAffinitySchedulingStrategy(name, soft=False)
-        # max_calls: the process ends afterwards, and torch's memory with it.
-        task = ray.remote(probe).options(num_cpus=0, max_calls=1, max_retries=0, scheduling_strategy=where)
+        task = asking.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False))
         asked[task.remote(told, data)] = name
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE) if asked else ([], [])
     for ref in late:

@@ -49,6 +49,10 @@ def run(
     driver = _Driver(order(items), results.absolute(), root.absolute(), devices, on_event)
     try:
         driver.drive()
+    except KeyboardInterrupt:
+        if notice.terminated():  # Ray raises another one, whatever the signal was
+            raise notice.Terminated from None
+        raise
     finally:
         driver.stop()
     return driver.records
