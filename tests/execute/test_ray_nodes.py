@@ -91,8 +91,8 @@ def started(place: Path, task: Path, cluster: Cluster) -> Iterator[Callable[...,
 
     yield start
     for process in processes:
-        process.kill()
-        process.wait()
+        with process:
+            process.kill()
 
 
 def until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -125,6 +125,45 @@ def test_a_rank_that_is_killed_on_another_node_has_the_job_tried_again(
     assert stable(found) == stable(undisturbed("pair-s0"))
 
 
+def test_versions_that_differ_between_nodes_are_one_line(place: Path, task: Path, cluster: Cluster, command):
+    """The other node's Python finds a torch of another version first, as far as it tells."""
+    told = place / "other" / "torch-9.9.dist-info" / "METADATA"
+    told.parent.mkdir(parents=True)
+    told.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n", encoding="utf-8")
+    path = os.pathsep.join([str(place / "other"), cluster.environment.get("PYTHONPATH", "")])
+    cluster.join("odd", environment={"PYTHONPATH": path})
+    try:
+        asked = ("run", task, "--data-root", place / "data", "--device", "cpu", "--results", "odd")
+        answer = command(task.parent, *asked, "--executor", "ray", env=cluster.reached)
+    finally:
+        cluster.kill("odd")
+
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert re.fullmatch(r"advbench: node odd has torch 9\.9 where the driver has .*; install the same .*", line)
+    assert not list((task.parent / "odd").rglob("record.json"))
+
+
+def test_data_that_no_node_has_are_one_line(place: Path, task: Path, cluster: Cluster, command):
+    """The driver has them; the nodes, of which one sees `home` and the other does not, look elsewhere."""
+    # A head without CPUs is the driver's node, so that both nodes are asked.
+    data = place / "home" / "moved"
+    data.mkdir()
+    (place / "data" / "tiny.npz").rename(data / "tiny.npz")
+    try:
+        asked = ("run", task, "--data-root", data, "--device", "cpu", "--results", "nodata", "--executor", "ray")
+        cluster.kill("near")
+        answer = command(task.parent, *asked, env=cluster.reached)
+    finally:
+        cluster.join("near")
+        (data / "tiny.npz").rename(place / "data" / "tiny.npz")
+
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("advbench: node far, like all of them: ")
+    assert "--data-root" in line
+
+
 def test_sigterm_brings_checkpoints_home_and_the_next_run_goes_on(task: Path, started, command, undisturbed):
     run = started("stopped", "slow-*")
     until(lambda: all("in epoch 0" in log(task, "stopped", job) for job in BOTH), run)
@@ -134,7 +173,8 @@ def test_sigterm_brings_checkpoints_home_and_the_next_run_goes_on(task: Path, st
     assert all((task.parent / "stopped" / "runs" / "t" / job / "checkpoint.pt").exists() for job in BOTH)
 
     run = started("stopped", "slow-*")
-    assert run.wait(240) == 0, run.communicate()[0]
+    said = run.communicate(timeout=240)[0]
+    assert run.returncode == 0, said
     for job in BOTH:
         assert log(task, "stopped", job).count("in epoch") == log(task, "alone", job).count("in epoch")
         found = load(task.parent / "stopped" / "records" / "t" / job / "record.json")

@@ -28,10 +28,15 @@ STORE = 10**8
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_server_request_timeout_seconds": f"{ANSWER:g}",
+    "RAY_BACKEND_LOG_LEVEL": "error",
 }
-"""Ray's settings, where nobody has made them: no telemetry, its newer treatment of CUDA_VISIBLE_DEVICES, and how long
-it waits for an address."""
+"""Ray's settings, where nobody has made them: no telemetry, its newer treatment of CUDA_VISIBLE_DEVICES, few words."""
+PATIENT = {
+    "RAY_gcs_server_port_wait_time_s": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "2",
+    "RAY_py_gcs_connect_timeout_s": "6",
+}
+"""Likewise, for an address: one try of ten seconds in all, not twenty of forty."""
 
 
 @contextmanager
@@ -43,7 +48,7 @@ def joined(address: str | None) -> Generator[machine.Means]:
     if place():
         raise BadInput("--executor ray: torchrun has started this process, and has its own; leave one of them out")
     address = address or os.environ.get("RAY_ADDRESS")
-    for name, value in QUIET.items():
+    for name, value in (QUIET | PATIENT if address else QUIET).items():
         os.environ.setdefault(name, value)
     # One that lives no longer than this run needs no token in the user's home, where Ray would write it.
     own_token = not address and "RAY_AUTH_MODE" not in os.environ
@@ -79,7 +84,10 @@ def _connect(ray: Any, address: str | None, folder: str | None) -> None:
     try:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BadInput(f"--address {address}: {' '.join(str(error).split())}") from None
+        why = " ".join(str(error).split())
+        if "AuthToken" in f"{error.__cause__} {error}":
+            why = "asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to what its head node has"
+        raise BadInput(f"--address {address}: {why} (waited about {ANSWER:g} s)") from None
 
 
 def _answers(address: str) -> None:
