@@ -24,6 +24,19 @@ def free() -> int:
         return int(found.getsockname()[1])
 
 
+def members(session: int) -> list[int]:
+    """All processes of a session but those that have ended."""
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
+        except OSError:  # it has ended
+            continue
+        if int(its) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
 class Cluster:
     """A head, and nodes that join it; its token is its own."""
 
@@ -71,15 +84,7 @@ class Cluster:
 
     def members(self, name: str) -> list[int]:
         """All processes of a node."""
-        found: list[int] = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                state, _, _, session = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
-            except OSError:  # it has ended
-                continue
-            if int(session) == self.nodes[name].pid and state != "Z":
-                found.append(int(stat.parent.name))
-        return found
+        return members(self.nodes[name].pid)
 
     def kill(self, name: str) -> None:
         """The machine is gone: all of its processes at once."""
