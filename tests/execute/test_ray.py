@@ -30,14 +30,24 @@ def cluster(command_env: dict[str, str]) -> Iterator[Cluster]:
     found.close()
 
 
+def grow(repo: Path, task: Path, address: str = "") -> list[list[str]]:
+    """The commands of the README's section, from one machine to a cluster, for `task`."""
+    printed = re.search(r"<!-- grow -->\n```\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.DOTALL)
+    assert printed
+    lines = printed[1].replace("tasks/", str(task)).replace("HOST:6379", address).splitlines()
+    assert [line.split()[0] for line in lines] == ["advbench"] * 3
+    return [[*line.split()[1:], "--data-root", "data", "--device", "cpu"] for line in lines]
+
+
 def test_ray_the_suite_s_own_processes_and_torchrun_leave_the_same_records(
-    tmp_path: Path, tiny, command, launched, cluster: Cluster
+    repo: Path, tmp_path: Path, tiny, command, launched, cluster: Cluster
 ):
     task = suite(tmp_path, tiny, more=STANDARD)
-    on = ("run", task, "--data-root", "data", "--device", "cpu")
-    ray = command(tmp_path, *on, "--results", "ray", "--executor", "ray", env=cluster.reached)
+    alone, _, many = grow(repo, task, cluster.address)
+    env = {name: value for name, value in cluster.reached.items() if name != "RAY_ADDRESS"}
+    ray = command(tmp_path, *many, "--results", "ray", env=env)
     assert ray.returncode == 0, ray.stderr
-    assert command(tmp_path, *on, "--results", "here").returncode == 0
+    assert command(tmp_path, *alone, "--results", "here").returncode == 0
     assert launched(tmp_path, task).returncode == 0
 
     for label in ("pair", "standard"):
@@ -87,11 +97,11 @@ def test_workers_end_with_a_driver_that_is_killed_and_the_next_run_goes_on(
     assert log.read_text(encoding="utf-8").count("in epoch 0") == before  # from its checkpoint
 
 
-def test_a_ray_that_is_started_for_a_run_leaves_no_process_and_no_file(tmp_path: Path, tiny, command_env):
+def test_a_ray_that_is_started_for_a_run_leaves_no_process_and_no_file(repo: Path, tmp_path: Path, tiny, command_env):
     task = suite(tmp_path, tiny, "processes = 1\npause = 0.3")
     room = Path(tempfile.mkdtemp(prefix="abt-"))
     env = command_env | {"HOME": str(tmp_path), "TMPDIR": str(room)}
-    asked = ("run", task, "--data-root", "data", "--device", "cpu", "--executor", "ray")
+    asked = grow(repo, task)[1]
     log = tmp_path / "results" / "runs" / "t" / "pair-s0" / "log.txt"
     with begun(tmp_path, env, *asked) as driver:
         until(lambda: log.exists() and "in epoch 0" in log.read_text(encoding="utf-8"))
@@ -189,3 +199,14 @@ def read(pid: int, name: str) -> bytes:
 
 def workers(pids: list[int]) -> list[int]:
     return [pid for pid in pids if b"multiprocessing.spawn" in read(pid, "cmdline")]
+
+
+def test_the_texts_for_slurm_are_bash(repo: Path):
+    texts = re.findall(
+        r"<!-- sbatch -->\n```bash\n(.*?)```", (repo / "docs" / "cluster.md").read_text("utf-8"), re.DOTALL
+    )
+    assert len(texts) == 2
+    for text in texts:
+        checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert text.startswith("#!/bin/bash\n#SBATCH ")

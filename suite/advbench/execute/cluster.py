@@ -103,6 +103,14 @@ def _answers(address: str) -> None:
         ) from None
 
 
+def at_home() -> Any:
+    """The node of this process, for what has to live as long."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 def nodes() -> list[dict[str, Any]]:
     """The nodes that can take jobs."""
     import ray

@@ -32,6 +32,7 @@ TICK = 0.5
 """Seconds between two looks at what nobody says."""
 WRECK = 10.0
 """Seconds in which the others of a group have to end when one has, before they are ended."""
+ENDED = "it was asked to end"
 AHEAD = 8
 """News of a task that may wait for the driver; then the task does."""
 
@@ -120,7 +121,7 @@ class _Driver:
         has = [one["Resources"] for one in cluster.nodes()]
         self.most = {name: max(one.get(name, 0) for one in has) for name in ("CPU", "memory")}
         """Of one node: a task that asks for more would wait for ever."""
-        self.desk = self.ray.remote(_Desk).options(num_cpus=0).remote()
+        self.desk = self.ray.remote(_Desk).options(num_cpus=0, scheduling_strategy=cluster.at_home()).remote()
         self.told = replace(self.told, stop=[self.desk.wait.remote()])
 
     def drive(self) -> None:
@@ -268,11 +269,10 @@ class _Driver:
         elif isinstance(end, Over) and end.why and not one.lost:
             self._failed(one, end.why)
         elif one.number < TRIES:
-            why = one.lost or "it was asked to end"
-            self.on_event(Event(item, "note", words=f"{why}; going on, try {one.number + 1} of {TRIES}"))
+            self.on_event(Event(item, "note", words=f"{one.lost or ENDED}; going on, try {one.number + 1} of {TRIES}"))
             self.queue.insert(0, _Try(item, one.number + 1, began=one.began))
         else:
-            self._failed(one, f"{one.lost} ({TRIES} times)")
+            self._failed(one, f"{one.lost or ENDED} ({TRIES} times)")
 
     def _done(self, one: _Try, end: Ended) -> None:
         record = read(Record, end.record)
