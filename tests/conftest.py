@@ -142,14 +142,9 @@ def command_env() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command(command_env: dict[str, str]):
-    """A function: working folder, arguments... -> the finished `advbench ARGUMENTS`, run in a process of its own.
+    """A function: working folder, arguments..., env -> the finished `advbench ARGUMENTS`, in a process of its own."""
 
-    `env`: another environment than `command_env`.
-    """
-
-    def run(
-        folder: Path, *arguments: str | Path, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, *arguments: str | Path, env: Any = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "advbench", *map(str, arguments)],
             cwd=folder,

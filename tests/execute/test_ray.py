@@ -201,6 +201,13 @@ def workers(pids: list[int]) -> list[int]:
     return [pid for pid in pids if b"multiprocessing.spawn" in read(pid, "cmdline")]
 
 
+def test_the_page_names_tests_that_exist(repo: Path):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (repo / "docs" / "cluster.md").read_text("utf-8"))
+    assert len(named) > 5
+    for file, name in named:
+        assert f"def {name}(" in (repo / file).read_text("utf-8"), f"{file}::{name}"
+
+
 def test_the_texts_for_slurm_are_bash(repo: Path):
     texts = re.findall(
         r"<!-- sbatch -->\n```bash\n(.*?)```", (repo / "docs" / "cluster.md").read_text("utf-8"), re.DOTALL

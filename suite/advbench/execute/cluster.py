@@ -25,12 +25,8 @@ PROBE = 120.0
 """Seconds in which a node has to say what it has: to start a process and load torch there may take a while."""
 STORE = 10**8
 """Bytes of Ray's object store where it is started here: nothing large goes through it on one machine."""
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
-}
-"""Ray's settings, where nobody has made them: no telemetry, its newer treatment of CUDA_VISIBLE_DEVICES, few words."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Ray's settings, where nobody has made them: no telemetry, and its newer treatment of CUDA_VISIBLE_DEVICES."""
 PATIENT = {
     "RAY_gcs_server_port_wait_time_s": "1",
     "RAY_gcs_rpc_server_connect_timeout_s": "2",
