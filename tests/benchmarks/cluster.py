@@ -1,8 +1,7 @@
 """What Ray adds: `python tests/benchmarks/cluster.py`. Needs `pip install 'advbench[cluster]'`.
 
 200 jobs that do nothing, through `local` and through Ray in turn, with two workers each: milliseconds a job once the
-workers are there, in the driver's CPU as well, and what the driver keeps in memory. Then the parts of a paper
-reckoning for many nodes: bytes and files of a job's record and run folder, and bytes that a driver holds for a job.
+workers are there, in the driver's CPU as well, and what the driver keeps in memory.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
 from planning import TASK
 from scheduling import nothing
 
-from advbench.execute import limits, local, node, ray, worker
+from advbench.execute import local, node, ray, worker
 from advbench.execute.cluster import joined
 from advbench.execute.local import Event
 from advbench.plan import Item
@@ -80,7 +80,8 @@ def main() -> None:
             for name, rates in found.items():
                 clock, cpu = (statistics.median(rate[i] for rate in rates) for i in range(2))
                 print(f"{name}: {clock:.1f} ms a job, {cpu:.1f} ms of it the driver's CPU (medians)")
-            print(f"the driver's memory: {limits.memory(os.getpid()) / 2**20:.0f} MiB with all that it has started")
+
+    print(f"the driver's memory, at most: {getrusage(RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB, torch among it")
     print(f"a job on its way: {len(pickle.dumps(items[0]))} bytes")
     print("target: 20 ms a job over local")
 
