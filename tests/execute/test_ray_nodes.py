@@ -144,16 +144,19 @@ def test_versions_that_differ_between_nodes_are_one_line(place: Path, task: Path
     assert not list((task.parent / "odd").rglob("record.json"))
 
 
-def test_data_that_no_node_has_are_one_line(place: Path, task: Path, cluster: Cluster, command):
-    """The driver has them; the nodes, of which one sees `home` and the other does not, look elsewhere."""
-    # A head without CPUs is the driver's node, so that both nodes are asked.
+def test_jobs_go_where_their_data_are_and_data_that_no_node_has_are_one_line(
+    place: Path, task: Path, cluster: Cluster, command
+):
+    """They lie in `home`, which one node sees and the other does not."""
     data = place / "home" / "moved"
     data.mkdir()
     (place / "data" / "tiny.npz").rename(data / "tiny.npz")
     try:
-        asked = ("run", task, "--data-root", data, "--device", "cpu", "--results", "nodata", "--executor", "ray")
+        asked = ("run", task, "--data-root", data, "--device", "cpu", "--executor", "ray", "--results")
+        both = command(task.parent, *asked, "some", "--only", "slow-*", env=cluster.reached)  # one after the other
+        assert both.returncode == 0, both.stdout + both.stderr
         cluster.kill("near")
-        answer = command(task.parent, *asked, env=cluster.reached)
+        answer = command(task.parent, *asked, "none", env=cluster.reached)
     finally:
         cluster.join("near")
         (data / "tiny.npz").rename(place / "data" / "tiny.npz")
