@@ -16,6 +16,7 @@ from advbench.execute.torchrun import place
 from advbench.experiment import Experiment
 from advbench.index import Index
 from advbench.learn import Learned, priced
+from advbench.machine import Means
 from advbench.plan import Item, finished, recall
 from advbench.spec import BadInput
 
@@ -82,22 +83,31 @@ def _lasting(item: Item) -> bool:
     return item.job is not None and not (isinstance(item.job, Experiment) and item.job.instead)
 
 
-def states(items: Sequence[Item], results: Path, index: Index, device: str, *, again: bool = False) -> list[Item]:
+def states(
+    items: Sequence[Item],
+    results: Path,
+    index: Index,
+    device: str,
+    means: Means | None = None,
+    *,
+    again: bool = False,
+) -> list[Item]:
     """The lines, each marked as cached or skipped where it is, and what is left with its price by the records.
 
-    `again`: as if nothing were done yet.
+    `means`: what there is for jobs, where that is not this machine. `again`: as if nothing were done yet.
     """
-    found = [_here(item if again else finished(item, results, index), device) for item in items]
+    found = [_here(item if again else finished(item, results, index), device, means) for item in items]
     if all(item.state != "run" for item in found):
         return found  # a fully cached run reads no record that it does not need
     return priced(found, learned(index, device))
 
 
-def _here(item: Item, device: str) -> Item:
+def _here(item: Item, device: str, means: Means | None) -> Item:
     """Skip a job that needs more devices than there are or than were asked for."""
     if item.cached or item.skip or item.job is None or not (item.job.accelerator or item.processes > 1):
         return item
-    found = [] if device == "cpu" else machine.accelerators()
+    means = means or machine.means(device)
+    found = [] if device == "cpu" else list(means.accelerators)
     if item.job.accelerator and not found:
         return item.model_copy(update={"skip": "needs an accelerator, and there is none"})
     if device in found:
@@ -107,7 +117,7 @@ def _here(item: Item, device: str) -> Item:
             return item
         why = f"is shared by {item.processes} processes, and {launched.world} were started; start as many"
         return item.model_copy(update={"skip": why})
-    have, what = (len(found), "accelerator") if found else (machine.cores(), "core")
+    have, what = (len(found), "accelerator") if found else (means.cores, "core")
     if item.processes > have:
         why = f"is shared by {item.processes} processes, and there {'is' if have == 1 else 'are'} {have} {what}"
         why += f"{'' if have == 1 else 's'}; set processes to {have}"
@@ -115,12 +125,18 @@ def _here(item: Item, device: str) -> Item:
     return item
 
 
-def devices(device: str, jobs: int | None, items: Sequence[Item], per_device: int | None = None) -> list[str]:
-    """The device of each worker, `per_device` on each accelerator. Raises BadInput for one that is not there."""
+def devices(
+    device: str, jobs: int | None, items: Sequence[Item], per_device: int | None = None, means: Means | None = None
+) -> list[str]:
+    """The device of each worker, `per_device` on each accelerator. Raises BadInput for one that is not there.
+
+    `means` as for `states`.
+    """
     todo = [item for item in items if item.state == "run"]
     if device == "auto" and not todo:
         return ["cpu"]  # a fully cached run has no need to load torch to look for devices
-    found = machine.accelerators() if device != "cpu" else []
+    means = means or machine.means(device)
+    found = list(means.accelerators) if device != "cpu" else []
     if device == "auto":
         chosen = found or ["cpu"]
     elif device == "cpu":
@@ -136,6 +152,6 @@ def devices(device: str, jobs: int | None, items: Sequence[Item], per_device: in
     if place():
         return chosen[:1]  # the launcher's processes are all there are, and jobs run one after the other
     threads = max((item.job.threads for item in todo if item.job), default=1)
-    each = max(1, machine.cores() // threads) if chosen == ["cpu"] else per_device or 1
+    each = max(1, means.cores // threads) if chosen == ["cpu"] else per_device or 1
     count = jobs or each * len(chosen)
     return [chosen[i % len(chosen)] for i in range(count)]

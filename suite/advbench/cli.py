@@ -46,6 +46,10 @@ def run(
         int | None, typer.Option(min=1, help="Workers on each accelerator, as far as its memory holds their jobs.")
     ] = None,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray that runs, HOST:PORT or auto (default: RAY_ADDRESS, or one for this run)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -57,10 +61,13 @@ def run(
     """
     from advbench import notice, suite
 
-    del executor, debug  # the one executor there is; main() looks at --debug itself
+    del debug  # main() looks at it itself
+    if address and executor is not Executor.ray:
+        raise BadInput("--address: is Ray's; say --executor ray as well")
+    cluster = suite.Cluster(address) if executor is Executor.ray else None
     try:
         asked = (paths or [], only, results, data_root, device, jobs)
-        code = suite.run(*asked, dry_run=dry_run, download=download, per_device=per_device)
+        code = suite.run(*asked, dry_run=dry_run, download=download, per_device=per_device, cluster=cluster)
     except KeyboardInterrupt as stop:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 143 if isinstance(stop, notice.Terminated) else 130

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Means:
+    """What jobs can have: of this machine, or of several."""
+
+    accelerators: tuple[str, ...]
+    """Their names, which mean something on this machine only."""
+    cores: int
 
 
 @cache
@@ -50,3 +60,8 @@ def device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device)
+
+
+def means(device: str) -> Means:
+    """What this machine has for jobs on `device`: auto, cpu, cuda or cuda:N."""
+    return Means(() if device == "cpu" else tuple(accelerators()), cores())

@@ -30,6 +30,8 @@ class _Notice:
     given = False
     awaited = False
     """Whether a checkpoint will come."""
+    ended = False
+    """Whether `told` has raised."""
     told = False
     """Whether this is the process that a person or a scheduler has started, which says so as it leaves."""
 
@@ -104,7 +106,7 @@ def told() -> Generator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, _raise)
-    _Notice.told = True
+    _Notice.told, _Notice.ended = True, False
     try:
         yield
     finally:
@@ -118,8 +120,13 @@ def _raise(number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, _raise)
         signal.alarm(GRACE)
         return
-    _Notice.given = False
+    _Notice.given, _Notice.ended = False, True
     raise Terminated
+
+
+def terminated() -> bool:
+    """Whether a KeyboardInterrupt in `told` was Terminated: some libraries raise one of their own in its place."""
+    return _Notice.ended
 
 
 def _hear(_number: int, _frame: FrameType | None) -> None:

@@ -31,6 +31,7 @@ class Executor(StrEnum):
     """Where jobs run."""
 
     local = "local"
+    ray = "ray"
 
 
 class Checkpoint(StrEnum):

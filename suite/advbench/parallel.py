@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from advbench.spec import BadInput
@@ -125,6 +126,8 @@ def joined(rank: int, world: int, device: torch.device, meet: str) -> Generator[
         if "EADDRINUSE" not in str(error):
             raise
         raise BadInput(f"port {os.environ.get('MASTER_PORT')} is in use; set another MASTER_PORT") from None
+    # A launcher that starts all of them again may bring them back to a store with the addresses of those who have gone.
+    store = PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield Group(rank, world, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,13 +17,32 @@ from advbench.execute import local, torchrun
 from advbench.execute.lock import locked
 from advbench.files import sweep
 from advbench.index import Index
+from advbench.machine import Means
 from advbench.plan import Item, adopt, known, remember
 from advbench.progress import Show, show_board, show_claims, show_plan, show_skipped
 from advbench.record import load_all
 from advbench.results import repair
+from advbench.spec import BadInput
 from advbench.sweeps import expand
 
 OK, FAILED, BAD = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Jobs run on Ray."""
+
+    address: str | None = None
+    """Of one that runs; None for RAY_ADDRESS, or else one that is started here for this run."""
+
+    @staticmethod
+    def check(device: str, per_device: int | None) -> None:
+        """Raises BadInput for options that mean something on one machine only."""
+        if device not in ("auto", "cpu", "cuda"):
+            raise BadInput(f"--device {device}: Ray says which device a job has; say auto, cpu or cuda")
+        if per_device:
+            raise BadInput("--per-device: Ray gives a job a whole device; leave it out")
+
 
 Execute = Callable[[Sequence[Item], Path, Path, Sequence[str], Callable[[local.Event], None]], list[local.Ended]]
 """Where jobs run: items, results, data root and devices in, events on the way, records on the disk."""
@@ -39,9 +59,20 @@ def run(
     dry_run: bool,
     download: bool = False,
     per_device: int | None = None,
+    cluster: Cluster | None = None,
 ) -> int:
-    """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost."""
+    """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost.
+
+    `cluster`: a Ray that runs the jobs instead of this machine.
+    """
     asked = (paths, only, results, root, device, jobs, per_device)
+    if cluster:
+        from advbench.execute import ray
+        from advbench.execute.cluster import joined
+
+        cluster.check(device, per_device)
+        with joined(cluster.address) as means:
+            return _run(*asked, ray.run, dry_run=dry_run, download=download, means=means)
     if dry_run or (place := torchrun.place()) is None:
         return _run(*asked, local.run, dry_run=dry_run, download=download)
     if place.rank:
@@ -62,6 +93,7 @@ def _run(
     *,
     dry_run: bool,
     download: bool,
+    means: Means | None = None,
 ) -> int:
     # No markup: a task may be called "a[b]", and an error may quote anything.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
@@ -72,8 +104,8 @@ def _run(
     lacking = {line.task.partition("@")[0] for line in lines if line.job is None}
     if download and not dry_run and _download([file for file in asked if file.stem in lacking], root, device, console):
         lines, fresh = agenda.lines(asked, only, results, root, index, device)
-    items = agenda.states(lines, results, index, device)
-    devices = agenda.devices(device, jobs, items, per_device)
+    items = agenda.states(lines, results, index, device, means)
+    devices = agenda.devices(device, jobs, items, per_device, means)
     if dry_run or _nothing_left(items):
         show_plan(console, items, len(devices))
         if dry_run:
@@ -90,7 +122,7 @@ def _run(
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)
         found = known(results, index)  # a job that was done under another task's name is not done twice
-        items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device)]
+        items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device, means)]
         show_plan(console, items, len(devices))
         ended = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
         for item in items:

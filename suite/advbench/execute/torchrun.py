@@ -90,8 +90,11 @@ def _joined(here: Place, device: str) -> Generator[tuple[Group, torch.device]]:
         yield group, mine
 
 
-def follow(here: Place, device: str, root: Path) -> int:
-    """Be one of the others: take part in every job that the first process shares; the exit code."""
+def follow(here: Place, device: str, root: Path, base: Path | None = None) -> int:
+    """Be one of the others: take part in every job that the first process shares; the exit code.
+
+    `base`: the folder of the task file, where it lies elsewhere than with the first process.
+    """
     with _joined(here, device) as (group, mine):
         from advbench.prepare import prepare
         from advbench.train import Diverged, train
@@ -103,6 +106,7 @@ def follow(here: Place, device: str, root: Path) -> int:
         while (item := group.told(None)) is not None:
             try:
                 with Guard(item):
+                    item = item.model_copy(update={"base": base}) if base else item
                     ready = prepare(item, root, mine)
                     # Checkpoint and journal are the first one's to read and to write.
                     how = (Path(), nobody, group, ready.collectors)

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -33,9 +33,17 @@ UNWRITABLE = "unwritable"
 class Worker:
     """A process and what it was given to do."""
 
-    def __init__(self, context: SpawnContext, results: Path, root: Path, device: str) -> None:
+    def __init__(
+        self,
+        context: SpawnContext,
+        results: Path,
+        root: Path,
+        device: str,
+        serve: Callable[[Connection, Path, Path, str], None] | None = None,
+    ) -> None:
+        """`serve`: its life, where that is another one than to run jobs by itself."""
         self.connection, child = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(child, results, root, device))
+        self.process: SpawnProcess = context.Process(target=serve or _serve, args=(child, results, root, device))
         start(self.process)
         child.close()
         self.ready = not device.startswith("cuda")
