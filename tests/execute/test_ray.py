@@ -80,6 +80,7 @@ def test_who_takes_too_long_or_raises_fails_as_anywhere_else_and_is_not_tried_ag
     assert raised.reason == "RankError: rank 1 of 2: ValueError: rank one does not like epoch 1"
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_driver_that_is_killed_and_the_next_run_goes_on(
     tmp_path: Path, tiny, command, cluster: Cluster
 ):
@@ -97,6 +98,7 @@ def test_workers_end_with_a_driver_that_is_killed_and_the_next_run_goes_on(
     assert log.read_text(encoding="utf-8").count("in epoch 0") == before  # from its checkpoint
 
 
+@pytest.mark.slow
 def test_a_ray_that_is_started_for_a_run_leaves_no_process_and_no_file(repo: Path, tmp_path: Path, tiny, command_env):
     task = suite(tmp_path, tiny, "processes = 1\npause = 0.3")
     room = Path(tempfile.mkdtemp(prefix="abt-"))

@@ -18,6 +18,8 @@ from ray_nodes import Cluster
 from advbench.record import Record, load
 from advbench.stable import stable
 
+pytestmark = pytest.mark.slow
+
 HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
 """A node that does not see a folder: in a mount namespace of its own."""
 SLOW = '[[defense]]\nfile = "pair.py"\nlabel = "slow-{}"\nprocesses = 1\npause = 0.5\n'

@@ -16,6 +16,8 @@ from pair import suite
 from advbench.record import load
 from advbench.stable import stable
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
 BLOCKS = ('attacks = ["fgsm"]', 'attacks = ["fgsm", "pgd"]\nblock = 10')
 """Of 32 test examples: the evaluation has pieces to be shared."""
