@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -200,4 +201,6 @@ def test_distances_of_many_examples_keep_their_ends_and_their_shares():
 def test_records_without_files_say_nothing_of_them(tmp_path: Path, records: list[Record], lay: Any):
     build(lay(tmp_path, *records))
 
-    assert '"left"' not in (tmp_path / "index.html").read_text("utf-8").partition('id="plotly"')[0]
+    said = paged.parts((tmp_path / "index.html").read_text("utf-8"))
+    assert len([name for name in said if name.startswith("record-")]) == len(records)
+    assert '"left"' not in json.dumps(said)

@@ -246,6 +246,7 @@ def test_what_a_collector_saw_in_passing_is_drawn_with_its_unit(visit: Visit):
     expect(chart.locator(".scatterlayer .point")).to_have_count(3)
     assert chart.locator(".ytitle").text_content() == "param-hessian clean_top1, nats"
     chart.locator("summary").click()
+    expect(chart.locator("tbody tr")).to_have_count(3)  # the table is filled when it is opened
     assert chart.locator("tbody tr").all_inner_texts() == ["3\t1.86", "6\t3.72", "8\t4.96"]
     chart.get_by_label("Show").select_option(label="fosc fosc_final")
     expect(chart.locator("figcaption")).to_have_text("fosc fosc_final was finite in no epoch.")
