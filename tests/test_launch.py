@@ -176,6 +176,7 @@ def test_what_some_processes_began_others_can_end(whole, tmp_path: Path, tiny, c
         torch.testing.assert_close(last(tmp_path)[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_driver(tmp_path: Path, tiny, command_env):
     task = suite(tmp_path, tiny, "pause = 0.2", **{"batch = 16": "batch = 4"})
     driver = subprocess.Popen(

@@ -245,6 +245,7 @@ def test_when_every_job_is_skipped_the_code_is_2_and_nothing_is_written(tmp_path
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_ends_the_same(tmp_path: Path, tiny, command, command_env):
     tiny(tmp_path, "t", ("epochs = 1", "epochs = 10"), ('[[defense]]\nname = "standard"\n', odd(tmp_path, "slow")))
     started = subprocess.Popen(

@@ -39,6 +39,7 @@ def grow(repo: Path, task: Path, address: str = "") -> list[list[str]]:
     return [[*line.split()[1:], "--data-root", "data", "--device", "cpu"] for line in lines]
 
 
+@pytest.mark.slow
 def test_ray_the_suite_s_own_processes_and_torchrun_leave_the_same_records(
     repo: Path, tmp_path: Path, tiny, command, launched, cluster: Cluster
 ):
@@ -63,6 +64,7 @@ def test_ray_the_suite_s_own_processes_and_torchrun_leave_the_same_records(
         assert path.read_bytes() == (tmp_path / "ray" / path.relative_to(tmp_path / "here")).read_bytes()
 
 
+@pytest.mark.slow
 def test_who_takes_too_long_or_raises_fails_as_anywhere_else_and_is_not_tried_again(
     tmp_path: Path, tiny, command, cluster: Cluster
 ):

@@ -25,6 +25,7 @@ from advbench.spec import BadInput
 from advbench.stable import stable
 
 
+@pytest.mark.slow
 def test_a_launcher_s_processes_leave_the_records_that_the_suite_s_own_would(tmp_path: Path, tiny, command, launched):
     task = suite(tmp_path, tiny, more=STANDARD)
     there = launched(tmp_path, task)
