@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         sent.extend(items)
         return []
 
-    def start(path: Path, only: str | None = None, **options: bool) -> list[str]:
+    def start(path: Path, only: str | None = None, **options: Any) -> list[str]:
         sent.clear()
         options = {"dry_run": False, "download": True, **options}
         suite.run([path], only, tmp_path / "results", tmp_path / "data", "cpu", 1, **options)
