@@ -29,7 +29,7 @@ class Pair(Defense):
                 raise ValueError("rank one does not like epoch 1")
             os.kill(os.getpid(), signal.SIGKILL)
         if self.pause:
-            print("in epoch", state.epoch, flush=True)
+            print(f"in epoch {state.epoch}", flush=True)  # in one piece: several processes write
             time.sleep(self.pause)
         start = state.threat.random_start(x, state.noise)
         x_adv = ascend(state.model, x, y, state.threat, start=start, steps=2, step_size=state.threat.eps / 2)

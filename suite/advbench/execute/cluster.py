@@ -141,6 +141,8 @@ def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] |
         try:
             found[asked[ref]] = ray.get(ref)
         except RayError as error:
+            if asked[ref] not in {node["NodeID"] for node in nodes()}:
+                continue  # it was lost while it was asked; what else there is takes the jobs
             why = str(error).strip().splitlines()[-1]
             raise BadInput(f"{names[asked[ref]]} cannot run advbench: {why}; install the same on every node") from None
     for name, one in found.items():
