@@ -26,6 +26,7 @@ from advbench.task import shipped
 
 DAT = """
 version = 1
+title = "dat on digits"
 [data]
 name = "digits"
 [model]
