@@ -76,8 +76,8 @@ def test_an_order_beyond_chance_is_said_with_its_direction_and_any_other_as_none
 
 
 def test_what_would_be_beyond_chance_alone_is_not_among_many(make: Make):
-    # rho = -0.9 of five has p = 0.037: enough alone, and not as the best of five.
-    robust, order = [0.1, 0.2, 0.3, 0.4, 0.5], [5.0, 4.0, 3.0, 1.0, 2.0]
+    # rho = -1 of five has p = 2 / 5!: enough alone, and not as the best of five. One swap is 10 / 5!: never enough.
+    robust, order, swapped = [0.1, 0.2, 0.3, 0.4, 0.5], [5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 1.0, 2.0]
     alone = [measured(make(f"d{i}", 0, robust[i]), q0=order[i]) for i in range(5)]
     flat = [1.0, 5.0, 2.0, 4.0, 3.0]
     among = [
@@ -86,6 +86,9 @@ def test_what_would_be_beyond_chance_alone_is_not_among_many(make: Make):
     ]
 
     assert "falls with" in said(one(*alone), "Spearman")
+    assert "falls with" not in said(
+        one(*(measured(make(f"d{i}", 0, robust[i]), q0=swapped[i]) for i in range(5))), "Sp"
+    )
     assert "falls with" not in said(one(*among), "Spearman")
 
 
