@@ -60,6 +60,9 @@ class IBP(Defense):
         # The clean points, and centre and radius of their boxes.
         return 3, 3
 
+    def weight_passes(self) -> tuple[float, float]:
+        return self.passes()
+
     def prepare(self, state: TrainState) -> None:
         layers(state.model)
 

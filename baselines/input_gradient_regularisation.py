@@ -43,6 +43,9 @@ class InputGradientRegularisation(Defense):
         # The second backward pass comes back through the first one.
         return 1, 2
 
+    def weight_passes(self) -> tuple[float, float]:
+        return self.passes()
+
     def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         # Fused kernels of attention have no second derivative.

@@ -92,7 +92,9 @@ def chosen(kind: type[P], written: Mapping[str, Any], base: Path) -> type[P]:
 
 def own_files(task: Task, base: Path) -> list[Path]:
     """The files of a task's own attacks and collectors."""
-    tables = [*(attack.fields for attack in task.evaluation.attacks), *(task.collect or {}).values()]
+    collected = [task.collect or {}, *(entry.collect for entry in task.defense)]
+    tables = [attack.fields for attack in task.evaluation.attacks]
+    tables += [table for one in collected for table in one.values()]
     return [base / str(one["file"]) for one in tables if "file" in one]
 
 
@@ -142,7 +144,7 @@ def _entry(written: Any) -> Defended:
         entry = validate(Defended, written)
     except ValidationError as error:
         raise BadInput(*complaints(error, Defended)) from None
-    for key in ("label", "training"):
+    for key in ("label", "training", "collect"):
         if key in written:
             raise BadInput(f"{key} stands beside the name of the outer defense")
     return entry

@@ -127,15 +127,27 @@ def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
         attempt(f"evaluation.attacks[{i}]", entry, Entry, attack)
     collected: Any = raw.get("collect")
     if isinstance(collected, dict) and all(isinstance(fields, dict) for fields in collected.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        try:
-            find.collectors(collected, base)  # pyright: ignore[reportUnknownArgumentType]
-        except BadInput as error:
-            errors.extend(error.lines)
+        errors += _uncollected(collected, base)  # pyright: ignore[reportUnknownArgumentType]
     defenses: Any = raw.get("defense", [])
     for i, entry in enumerate(defenses if isinstance(defenses, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         title = f' "{entry.get("name") or entry.get("file")}"' if isinstance(entry, dict) else ""  # pyright: ignore[reportUnknownMemberType]
-        attempt(f"defense[{i}]{title}", entry, Defended, lambda entry: _defense(entry, base))
+        attempt(f"defense[{i}]{title}", entry, Defended, lambda entry: _chosen(entry, base))
     return errors
+
+
+def _chosen(entry: Defended, base: Path) -> None:
+    _defense(entry, base)
+    if wrong := _uncollected(entry.collect, base):
+        raise BadInput(*(f".{line}" for line in wrong))
+
+
+def _uncollected(tables: Mapping[str, Mapping[str, Any]], base: Path) -> Sequence[str]:
+    """What is wrong with a table of collectors."""
+    try:
+        find.collectors(tables, base)
+    except BadInput as error:
+        return error.lines
+    return ()
 
 
 def evaluated(task: Task, root: Path, dataset: DataSet, base: Path) -> tuple[Evaluation, list[Attack]]:
@@ -187,12 +199,13 @@ class _Items:
         """The lines of one task."""
         model = self._started(task)
         evaluation, attacks = evaluated(task, self.root, self.dataset, self.base)
-        collect = find.collectors(task.collect or {}, self.base)
         items: list[Item] = []
         for number, (entry, made) in enumerate(zip(task.defense, self.defenses, strict=True)):
             training, deviations = _training(task.training, entry.training, _where(number, entry))
             _shared(made, training, task.data, _where(number, entry))
             unfit = undefined(task, attacks, made)
+            asked = {**(task.collect or {}), **entry.collect}
+            collect = find.collectors(asked, self.base)
             first = Job(
                 task=name,
                 title=task.title,
@@ -207,7 +220,7 @@ class _Items:
                 evaluation=evaluation,
                 defense=find.defense_table(made, {"file": entry.file, **entry.fields}),
                 deviations=deviations,
-                collect={one.name: find.table(one, (task.collect or {})[one.name]) for one in collect} or None,
+                collect={one.name: find.table(one, asked[one.name]) for one in collect} or None,
                 threads=task.resources.threads,
                 accelerator=task.resources.accelerator,
                 deterministic=task.resources.deterministic or None,

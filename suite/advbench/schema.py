@@ -44,7 +44,7 @@ def schema() -> Schema:
     bare = [kind for kind in attacks if not any(field.is_required() for field in kind.model_fields.values())]
     defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks), _file("attack")]}
     bases = [kind for kind in defenses if kind.step is Defense.step]
-    defs["base"] = {"anyOf": [*(_branch(kind, defs) for kind in bases), _own_file({"label": False, "training": False})]}
+    defs["base"] = {"anyOf": [*(_branch(kind, defs) for kind in bases), _own_file(dict.fromkeys(("label", "training", "collect"), False))]}
     defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
 
     properties = made["properties"]
@@ -53,12 +53,12 @@ def schema() -> Schema:
         "description": "One model, or a list: a task of each.",
         "anyOf": [_ref("model"), _list(either)],
     }
-    properties["collect"] = {
-        "description": properties["collect"]["description"],
+    defs["collect"] = {
         "type": "object",
         "properties": {kind.name: _fields(kind, defs) for kind in collectors},
         "additionalProperties": _file("collector"),
     }
+    properties["collect"] = {"description": properties["collect"]["description"]} | _ref("collect")
     properties["defense"] |= {"items": _ref("defense")}
     properties["study"] = _studies(defs)
     # A file has a study, or all that defenses need.
@@ -139,8 +139,12 @@ def _fields(kind: type[Part], defs: dict[str, Schema]) -> Schema:
 def _defended(defs: dict[str, Schema]) -> Schema:
     """What every `[[defense]]` may have beside its own fields."""
     written = defs["Defended"]["properties"]
-    kept = {key: value for key, value in written.items() if key not in ("name", "file", "training")}
-    return {**kept, "training": _ref("changes") | {"description": written["training"]["description"]}}
+    tables = {"training": "changes", "collect": "collect"}
+    kept = {key: value for key, value in written.items() if key not in ("name", "file", *tables)}
+    return {
+        **kept,
+        **{key: {"description": written[key]["description"]} | _ref(meant) for key, meant in tables.items()},
+    }
 
 
 def _own_file(defended: Schema) -> Schema:

@@ -189,6 +189,8 @@ class Defended(Spec):
     """Names paths and rows; default: the defense's name."""
     training: dict[str, Any] = {}
     """Fields of `[training]` that this defense changes; the record says so."""
+    collect: dict[str, dict[str, Any]] = {}
+    """Collectors for this defense beside those of `[collect]`, or in the place of one with the same name."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

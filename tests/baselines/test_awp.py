@@ -100,7 +100,7 @@ def test_the_weights_come_back_bit_for_bit_and_statistics_are_those_of_one_pass(
             assert length == 0
 
 
-BASES = ["standard", "fast-at", "pgd-at", "dynamic-at", "fast-bat", "trades", "mart"]
+BASES = ["standard", "fast-at", "pgd-at", "dynamic-at", "fast-bat", "trades", "mart", "ibp", "input-gradient-regularisation"]
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -129,7 +129,7 @@ def test_without_a_perturbation_it_is_its_base(base: str, batch: Any):
 
 def test_it_costs_what_it_says_around_each_base(batch: Any):
     x, y = batch
-    for base in ("standard", "fast-at", "pgd-at", "trades", "mart"):
+    for base in ("standard", "fast-at", "pgd-at", "trades", "mart", "ibp", "input-gradient-regularisation"):
         made, model = defense("awp", base={"name": base}), network()
         with counting(model) as passes:
             made.step(state_of(model), x, y)
