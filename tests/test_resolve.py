@@ -89,6 +89,26 @@ def test_a_defense_may_deviate_and_its_record_will_say_so(tmp_path: Path, tiny):
     assert (other.training.epochs, other.training.lr) == (1, 0.1)
 
 
+def test_a_defense_may_be_asked_for_more_than_the_others(tmp_path: Path, tiny):
+    more = """[defense.collect]
+certified = { crown = false }
+fosc = { steps = 3 }
+[[defense]]
+name = "pgd-at"
+[collect]
+fosc = { steps = 20 }
+margins = {}
+"""
+    asked, other = jobs(tiny(tmp_path, "t", more=more))
+
+    assert asked.collect is not None
+    assert other.collect is not None
+    assert list(asked.collect) == ["fosc", "margins", "certified"]
+    assert (asked.collect["fosc"]["steps"], other.collect["fosc"]["steps"]) == (3, 20)
+    assert asked.collect["certified"]["crown"] is False
+    assert list(other.collect) == ["fosc", "margins"]
+
+
 def test_every_error_of_a_file_is_told_at_once(tmp_path: Path, tiny):
     path = tiny(
         tmp_path,
@@ -101,6 +121,7 @@ def test_every_error_of_a_file_is_told_at_once(tmp_path: Path, tiny):
             '[[defense]]\nname = "pgd-at"\nlabel = "b"\nsteps = 0\n'
             '[[defense]]\nfile = "no.py"\n'
             '[[defense]]\nname = "fast-at"\ntraining = { seeds = [1] }\n'
+            '[[defense]]\nname = "dat"\ncollect = { fsoc = {}, margins = { examples = 0 } }\n'
         ),
     )
     assert refused(path) == [
@@ -110,6 +131,8 @@ def test_every_error_of_a_file_is_told_at_once(tmp_path: Path, tiny):
         "defense[1] \"pgd-ta\": no defense 'pgd-ta'; did you mean 'pgd-at'?",
         'defense[2] "pgd-at": steps: should be greater than or equal to 1, not 0',
         f'defense[3] "no.py": {tmp_path / "no.py"}: cannot be read: No such file or directory',
+        "defense[5] \"dat\".collect: no collector 'fsoc'; did you mean 'fosc'?",
+        'defense[5] "dat".collect.margins.examples: should be greater than or equal to 1, not 0',
         "defense[0] \"standard\".training: no field 'epoch'; did you mean 'epochs'?",
         'defense[4] "fast-at".training: seeds belong to the task, so that all defenses have the same ones',
     ]

@@ -74,6 +74,7 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("training", augment=["crop-flip", {"name": "randaugment", "magnitude": 5}], average=0.99),
         {**STARTER, "defense": [{"file": "mine.py", "beta": 6.0, "label": "mine"}]},
         {**STARTER, "defense": [{"name": "pgd-at", "steps": 3, "training": {"epochs": 4}}]},
+        {**STARTER, "defense": [{"name": "ibp", "collect": {"certified": {"crown": False}}}]},
         {**STARTER, "defense": [{"name": "awp"}, {"name": "awp", "label": "b", "base": {"name": "trades", "beta": 5}}]},
         {**STARTER, "defense": [{"name": "awp", "gamma": 0.005, "base": {"file": "mine.py", "steps": 3}}]},
     ],
@@ -131,6 +132,7 @@ def test_what_a_task_may_say_is_valid(right, tables):
         {**STARTER, "defense": [{"name": "pgd-at", "label": "a/b"}]},
         {**STARTER, "defense": [{"name": "pgd-at", "training": {"seeds": [1]}}]},
         {**STARTER, "defense": [{"name": "pgd-at", "training": {"epoch": 1}}]},
+        {**STARTER, "defense": [{"name": "pgd-at", "collect": {"fosc": {"stpes": 3}}}]},
         {**STARTER, "defense": [{"label": "nothing"}]},
         {**STARTER, "defense": [{"name": "awp", "base": "trades"}]},
         {**STARTER, "defense": [{"name": "awp", "base": {"name": "trads"}}]},
@@ -154,7 +156,7 @@ def test_every_part_is_there(made):
 
     assert constants("model") == find.names(find.PACKAGE / "models")
     assert constants("attack") == find.names(find.PACKAGE / "attacks")
-    assert sorted(made["properties"]["collect"]["properties"]) == find.names(find.PACKAGE / "collectors")
+    assert sorted(made["$defs"]["collect"]["properties"]) == find.names(find.PACKAGE / "collectors")
     assert constants("defense") == find.names(find.shipped("baselines"))
     assert made["$defs"]["Data"]["properties"]["name"]["enum"] == find.names(find.PACKAGE / "data")
 

@@ -152,6 +152,7 @@ def test_it_is_as_its_base_is(make_job: Any):
         ({"name": "trades", "steps": 0}, [".base: steps: should be greater than or equal to 1, not 0"]),
         ({"beta": 5}, [".base: should have a name or a file, and only one of them"]),
         ({"name": "trades", "label": "x"}, [".base: label stands beside the name of the outer defense"]),
+        ({"name": "trades", "collect": {}}, [".base: collect stands beside the name of the outer defense"]),
         ({"name": "trades", "training": {}}, [".base: training stands beside the name of the outer defense"]),
         ("trades", [".base: should be a table, base = { name = \"pgd-at\" }, not 'trades'"]),
         ({"name": "awp"}, [".base: awp has a step of its own, and so has awp: only one can own the update"]),

@@ -50,6 +50,9 @@ def run(
         str | None,
         typer.Option(help="Of a Ray that runs, HOST:PORT or auto (default: RAY_ADDRESS, or one for this run)."),
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where finished records are kept too, and taken from: s3://...")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -67,7 +70,8 @@ def run(
     cluster = suite.Cluster(address) if executor is Executor.ray else None
     try:
         asked = (paths or [], only, results, data_root, device, jobs)
-        code = suite.run(*asked, dry_run=dry_run, download=download, per_device=per_device, cluster=cluster)
+        how = {"download": download, "per_device": per_device, "cluster": cluster, "store": store}
+        code = suite.run(*asked, dry_run=dry_run, **how)
     except KeyboardInterrupt as stop:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 143 if isinstance(stop, notice.Terminated) else 130

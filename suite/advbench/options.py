@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from advbench.spec import BadInput
+
+
+def _no_url(folder: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):  # a Path has one slash left of two
+        raise BadInput(f"--results {folder}: is a folder, not a URL; records go to a URL too by `run --store URL`")
+    return folder
+
 
 Paths = Annotated[
     list[Path] | None, typer.Argument(help="Task files or folders of them (default: tasks/, the starter suite).")
@@ -15,7 +25,9 @@ DataRoot = Annotated[Path, typer.Option(envvar="ADVBENCH_DATA", help="Folder tha
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one per core or device).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder for records, pages and checkpoints.")]
+Results = Annotated[
+    Path, typer.Option("--results", help="Folder for records, pages and checkpoints.", callback=_no_url)
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Model = Annotated[
     str, typer.Argument(help="FILE.py:NAME, a run folder, robustbench:NAME, torchvision:NAME, timm:NAME, or our NAME.")

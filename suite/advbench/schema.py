@@ -44,7 +44,12 @@ def schema() -> Schema:
     bare = [kind for kind in attacks if not any(field.is_required() for field in kind.model_fields.values())]
     defs["attack"] = {"anyOf": [_names(bare), *(_branch(kind, defs) for kind in attacks), _file("attack")]}
     bases = [kind for kind in defenses if kind.step is Defense.step]
-    defs["base"] = {"anyOf": [*(_branch(kind, defs) for kind in bases), _own_file(dict.fromkeys(("label", "training", "collect"), False))]}
+    defs["base"] = {
+        "anyOf": [
+            *(_branch(kind, defs) for kind in bases),
+            _own_file(dict.fromkeys(("label", "training", "collect"), False)),
+        ]
+    }
     defs["defense"] = {"anyOf": [*(_branch(kind, defs, defended) for kind in defenses), _own_file(defended)]}
 
     properties = made["properties"]

@@ -18,10 +18,11 @@ from advbench.execute.lock import locked
 from advbench.files import sweep
 from advbench.index import Index
 from advbench.machine import Means
-from advbench.plan import Item, adopt, known, remember
+from advbench.plan import Item, adopt, finished, known, remember
 from advbench.progress import Show, show_board, show_claims, show_plan, show_skipped
 from advbench.record import load_all
 from advbench.results import repair
+from advbench.results.store import Store
 from advbench.spec import BadInput
 from advbench.sweeps import expand
 
@@ -60,12 +61,13 @@ def run(
     download: bool = False,
     per_device: int | None = None,
     cluster: Cluster | None = None,
+    store: str | None = None,
 ) -> int:
     """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost.
 
-    `cluster`: a Ray that runs the jobs instead of this machine.
+    `cluster`: a Ray that runs the jobs instead of this machine. `store`: a URL where finished records are kept too.
     """
-    asked = (paths, only, results, root, device, jobs, per_device)
+    asked = (paths, only, results, root, device, jobs, per_device, store)
     if cluster:
         from advbench.execute import ray
         from advbench.execute.cluster import joined
@@ -89,6 +91,7 @@ def _run(
     device: str,
     jobs: int | None,
     per_device: int | None,
+    url: str | None,
     execute: Execute,
     *,
     dry_run: bool,
@@ -99,12 +102,14 @@ def _run(
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
     # Whatever can be wrong with the input is found before the first byte is written.
     index = Index(results)
+    store = Store(url) if url else None
     asked = agenda.files(paths)
     lines, fresh = agenda.lines(asked, only, results, root, index, device)
     lacking = {line.task.partition("@")[0] for line in lines if line.job is None}
     if download and not dry_run and _download([file for file in asked if file.stem in lacking], root, device, console):
         lines, fresh = agenda.lines(asked, only, results, root, index, device)
-    items = agenda.states(lines, results, index, device, means)
+    here = agenda.states(lines, results, index, device, means)
+    items = store.mark(here) if store else here
     devices = agenda.devices(device, jobs, items, per_device, means)
     if dry_run or _nothing_left(items):
         show_plan(console, items, len(devices))
@@ -114,17 +119,23 @@ def _run(
         return BAD
     board.refuse_to_overwrite(results / "README.md")
     # A record that the board cannot read is told before the work, not after.
-    damaged = repair.unreadable(results, {item.path for item in items if item.state == "run"})
+    damaged = repair.unreadable(results, {item.path for item in here if item.state == "run"})
     with locked(results):
         sweep(results)
-        for line in repair.aside(damaged) + repair.broken(results, index, items):
+        if store:
+            store.try_out()
+        told = repair.aside(damaged) + repair.broken(results, index, here)
+        if store:
+            told += store.bring([item for item in here if not item.cached], results)
+        for line in told:
             console.print(line)
         for file, (resolved, watched) in fresh.items():
             remember(results, file, root, resolved, watched)
         found = known(results, index)  # a job that was done under another task's name is not done twice
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device, means)]
         show_plan(console, items, len(devices))
-        ended = _work(console, [item for item in items if item.state == "run"], results, root, devices, execute)
+        todo = [item for item in items if item.state == "run"]
+        ended = _work(console, todo, results, root, devices, execute, store)
         for item in items:
             index.entry(item.path)  # read while it is in memory, for the next plan
         # The index is kept after the pages are written: where it knows every record, the pages show them.
@@ -132,8 +143,13 @@ def _run(
             board.build(results)
         index.save()
         _tell(console, items, ended, results)
+        behind = (
+            store.complete(results, [item for item in items if finished(item, results, index).cached]) if store else []
+        )
+        for line in behind:
+            console.print(line)
         console.print(f"board: {results / 'index.html'}")
-        return FAILED if any(job.status == "failed" for job in ended) else OK
+        return FAILED if behind or any(job.status == "failed" for job in ended) else OK
 
 
 def _download(files: list[Path], root: Path, device: str, console: Console) -> bool:
@@ -159,7 +175,13 @@ def _download(files: list[Path], root: Path, device: str, console: Console) -> b
 
 
 def _work(
-    console: Console, todo: list[Item], results: Path, root: Path, devices: list[str], execute: Execute
+    console: Console,
+    todo: list[Item],
+    results: Path,
+    root: Path,
+    devices: list[str],
+    execute: Execute,
+    store: Store | None,
 ) -> list[local.Ended]:
     """Run what is to be run; the pages follow every record, so that the first row can be read early."""
     if not todo:
@@ -170,6 +192,8 @@ def _work(
         def on_event(event: local.Event) -> None:
             nonlocal built, taken
             show(event)
+            if store and event.stage == "ok":
+                store.send(results, event.item.path)
             # With many records the pages take long: at most a tenth of the time goes there, and the end has them all.
             if event.stage in ("ok", "failed") and time.monotonic() - built > 10 * taken:
                 started = time.monotonic()

@@ -100,7 +100,17 @@ def test_the_weights_come_back_bit_for_bit_and_statistics_are_those_of_one_pass(
             assert length == 0
 
 
-BASES = ["standard", "fast-at", "pgd-at", "dynamic-at", "fast-bat", "trades", "mart", "ibp", "input-gradient-regularisation"]
+BASES = [
+    "standard",
+    "fast-at",
+    "pgd-at",
+    "dynamic-at",
+    "fast-bat",
+    "trades",
+    "mart",
+    "ibp",
+    "input-gradient-regularisation",
+]
 
 
 @pytest.mark.parametrize("base", BASES)

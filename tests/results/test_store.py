@@ -1,0 +1,178 @@
+"""What is finished at a URL is not run again, what is finished here comes there, and what is broken counts not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from advbench.plan import Item, Job
+from advbench.record import load
+from advbench.results.store import Store
+from advbench.results.verify import verify
+from advbench.spec import BadInput
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory, tiny, command):
+    """Two jobs that were run with a store, and what was said."""
+    folder = tmp_path_factory.mktemp("sent")
+    tiny(folder, "tiny", ("seeds = [0]", "seeds = [0, 1]"))
+    return folder, command(folder, "run", "tiny.toml", "--store", (folder / "store").as_uri())
+
+
+def test_what_one_machine_finished_another_does_not_run(sent, command, contents):
+    folder, first = sent
+    assert (first.returncode, first.stderr) == (0, "")
+    assert contents(folder / "store" / "records") == contents(folder / "results" / "records")
+    assert not (folder / "store" / "runs").exists(), "weights stay where they were trained"
+
+    url = (folder / "store").as_uri()
+    planned = command(folder, "run", "tiny.toml", "--results", "other", "--store", url, "--dry-run")
+    assert "2 jobs: 2 cached" in planned.stdout
+    assert not (folder / "other").exists()
+
+    done = command(folder, "run", "tiny.toml", "--results", "other", "--store", url)
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs: 2 cached" in done.stdout
+    assert "start" not in done.stdout
+    assert contents(folder / "other" / "records") == contents(folder / "results" / "records")
+    assert (folder / "other" / "index.html").is_file()
+    assert verify(folder / "other").broken == []
+
+
+def test_what_is_broken_there_is_run_here_and_sent_again(sent, command, contents, tmp_path):
+    folder, _ = sent
+    store = tmp_path / "store"
+    for name, content in contents(folder / "store").items():
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_bytes(content)
+    table = store / "records/tiny/standard-s0/examples.parquet"
+    table.write_bytes(table.read_bytes()[:-9] + b"something")
+    record = store / "records/tiny/standard-s1/record.json"
+    record.write_text(record.read_text().replace('"seed": 1', '"seed": 7'))
+
+    done = command(folder, "run", "tiny.toml", "--results", "mended", "--store", store.as_uri())
+
+    assert done.returncode == 0, done.stderr
+    assert f"{store.as_uri()}: tiny/standard-s0 is not what was written; its job runs here" in done.stdout
+    assert "2 jobs: 2 to run" in done.stdout
+    assert contents(store / "records") == contents(folder / "mended" / "records")
+    assert verify(store).broken == []
+
+
+def test_a_record_of_another_job_is_none_of_this_one(sent, command, tiny, tmp_path):
+    folder, _ = sent
+    tiny(tmp_path, "tiny", ("seeds = [0]", "seeds = [0, 1]"), ("epochs = 1", "epochs = 2"))
+
+    planned = command(tmp_path, "run", "tiny.toml", "--store", (folder / "store").as_uri(), "--dry-run")
+
+    assert "2 jobs: 2 to run" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("nowhere://bucket/records", "nowhere"),
+        ("s3://bucket/records", "s3fs"),
+        ("file://FOLDER/tiny.toml/store", "Not a directory"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_one_line_before_any_job(sent, command, tiny, tmp_path, url, why):
+    tiny(tmp_path, "tiny")
+
+    done = command(tmp_path, "run", "tiny.toml", "--store", url.replace("FOLDER", str(tmp_path)))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("advbench: --store ")
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "results" / "records").exists()
+
+
+def test_a_url_for_results_is_refused(sent, command, tmp_path):
+    done = command(tmp_path, "run", "--results", "s3://bucket/results")
+
+    assert done.returncode == 2
+    assert "--store URL" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+class Flaky(MemoryFileSystem):
+    """Takes a number of writes, and no more."""
+
+    protocol = "flaky"
+    store: dict = {}
+    pseudo_dirs = [""]
+    left = 0
+
+    def pipe_file(self, path, value, **how):
+        if not Flaky.left:
+            raise PermissionError("the token\nhas run out")
+        Flaky.left -= 1
+        super().pipe_file(path, value, **how)
+
+
+@pytest.fixture
+def flaky(tmp_path, lay):
+    """A store that takes no writes, and the results folder of two jobs with their lines of a plan."""
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    Flaky.store.clear()
+    Flaky.left = 0
+    return Store("flaky://far/away"), tmp_path, [_line(lay(tmp_path, label)) for label in "ab"]
+
+
+def _line(folder: Path) -> Item:
+    """The line of a plan whose job a record made by hand is of."""
+    record = load(folder / "record.json")
+
+    class Known(Job):
+        @property
+        def id(self) -> str:
+            return record.id
+
+    return Item.model_construct(
+        task=record.task, label=record.label, seed=record.seed, job=Known.model_construct(), cached=False, skip=""
+    )
+
+
+def test_what_could_not_be_sent_is_told_and_sent_the_next_time(flaky, tmp_path_factory, contents):
+    store, results, items = flaky
+    Flaky.left = 1  # a table, and then no more
+
+    store.send(results, items[0].path)
+    assert store.unsent == {"t/a-s0": "the token has run out"}
+    assert [item.cached for item in Store(store.url).mark(items)] == [False, False], "tables without their JSON"
+    (line,) = store.complete(results, items)
+    assert line.startswith("flaky://far/away: t/a-s0 and 1 more could not be written there: the token has run out; ")
+
+    Flaky.left = 100
+    again = Store(store.url)
+    again.mark(items)
+    assert again.complete(results, items) == []
+    assert [item.cached for item in Store(store.url).mark(items)] == [True, True]
+    used = 100 - Flaky.left
+    assert again.complete(results, items) == []
+    assert used == 100 - Flaky.left, "what is there is not sent again"
+
+    other = tmp_path_factory.mktemp("other")
+    third = Store(store.url)
+    third.mark(items)
+    assert third.bring(items, other) == []
+    assert contents(other / "records") == contents(results / "records")
+
+
+def test_a_store_that_takes_nothing_is_told_before_the_first_job(flaky):
+    with pytest.raises(BadInput, match="--store flaky://far/away: the token has run out"):
+        flaky[0].try_out()
+
+
+def test_a_failed_job_there_is_no_finished_one(flaky, lay):
+    store, results, _ = flaky
+    Flaky.left = 100
+    failed = _line(lay(results, "a", status="failed", error="Diverged: NaN"))
+    store.send(results, failed.path)
+
+    assert [item.cached for item in Store(store.url).mark([failed])] == [False]
