@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advbench.collectors import input_hessian
 from advbench.collectors.influence import Influence, gradient_lengths, top_share
 from advbench.collectors.input_hessian import InputHessian
 from advbench.losses import cross_entropy
@@ -66,7 +67,20 @@ def test_numbers_are_those_of_the_arrays_and_batches_change_nothing(scene):
     assert -1 <= (whole.values["louder_with_curvature"].value or 9) <= 1
 
 
-def test_the_input_curvature_is_that_of_its_own_collector(scene):
+def test_the_input_curvature_is_that_of_its_own_collector_and_found_once_for_both(scene, monkeypatch):
+    alone = InputHessian().collect(scene(9))
+    found, spectra = [], input_hessian.factor
+    monkeypatch.setattr(input_hessian, "factor", lambda *asked: found.append(asked) or spectra(*asked))
     looked = scene(9)
 
-    assert torch.allclose(InputHessian().largest(looked), InputHessian().collect(looked).arrays["clean_values"][:, 0])
+    largest = InputHessian().largest(looked)
+    after = InputHessian(examples=9).collect(looked)
+
+    assert len(found) == 2, "clean, and adversarial"
+    assert torch.equal(largest, alone.arrays["clean_values"][:, 0])
+    assert after.values == alone.values
+    assert all(torch.equal(after.arrays[name], array) for name, array in alone.arrays.items())
+
+    InputHessian(top=3).largest(looked)
+    InputHessian().largest(looked.only(5))
+    assert [len(x) for _, x, _ in found[2:]] == [9, 5], "another question, and other examples"

@@ -100,6 +100,8 @@ class Scene:
     say: Callable[[str], None] = field(default=lambda _line: None)
     whole: Scene | None = None
     """The scene of which this one has the first examples."""
+    known: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    """What one collector found and another one would find again, by all that it depends on."""
 
     def noise(self, name: str, rows: Tensor) -> BlockNoise:
         """The stream `name` for the examples in `rows` (B,): numbers belong to examples, whatever the batch."""
@@ -145,7 +147,7 @@ class Scene:
         """The first `count` of the examples; all of them for None or where there are fewer."""
         if count is None or count >= len(self.x):
             return self
-        return replace(self, x=self.x[:count], y=self.y[:count], whole=self)
+        return replace(self, x=self.x[:count], y=self.y[:count], whole=self, known={})
 
     def needs_gradient(self) -> None:
         """Raises NotApplicable with the reason if no gradient reaches the pixels."""

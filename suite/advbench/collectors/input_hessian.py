@@ -120,7 +120,13 @@ class InputHessian(Collector):
         return tuple(notes)
 
     def _spectra(self, scene: Scene, x: Tensor, where: str, exact: bool) -> dict[str, Tensor]:
-        """For all of x: values (N, top), trace, confidence, vectors (N, LEADING, D), and with the exact form more."""
+        """For all of x: values (N, top), trace, confidence, vectors (N, LEADING, D), and with the exact form more.
+
+        Those of clean images are found once for all who ask the same of a scene.
+        """
+        asked = (self.model_copy(update={"examples": None, "every": None}), exact)
+        if where == "clean" and asked in scene.known:
+            return scene.known[asked]
 
         def by_factor(rows: Tensor) -> dict[str, Tensor]:
             found = factor(scene.model, x[rows], scene.y[rows])
@@ -151,7 +157,10 @@ class InputHessian(Collector):
             }
 
         # Memory of an example in forward passes: the slopes of every class, or a graph of second order and the basis.
-        return scene.map(by_factor if exact else by_lanczos, 4 if exact else 8)
+        found = scene.map(by_factor if exact else by_lanczos, 4 if exact else 8)
+        if where == "clean":
+            scene.known[asked] = found
+        return found
 
     def _energy(self, scene: Scene, vectors: Tensor, arrays: dict[str, Tensor]) -> dict[str, Measure]:
         """The share of a signed (or normalised) attack's perturbation along the leading clean eigenvectors."""
