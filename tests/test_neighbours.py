@@ -56,6 +56,21 @@ def test_costs_are_multiples_of_the_reference_s(results: Path, neighbours: dict[
     assert "| 1.00x | 1.00x | 0 |" in row
 
 
+def test_the_truth_is_bracketed_where_every_seed_was_asked(neighbours: dict[str, Any]) -> None:
+    frame = pd.DataFrame({"label": ["a", "a", "b", "b", "c"]})
+    assert neighbours["bracketed"](frame, ["b", "a"]) == []
+    for name, values in {
+        "certified_interval": [0.1, 0.2, 0.5, None, None],
+        "certified": [0.3, 0.4, 0.6, None, None],
+        "attacked": [0.5, 0.7, 0.8, None, None],
+    }.items():
+        frame[f"measure/certified/{name}"] = values
+
+    assert neighbours["bracketed"](frame, ["b", "a", "c"])[3:] == [
+        "| a | 15.0 (10.0 to 20.0) | 35.0 (30.0 to 40.0) | 60.0 (50.0 to 70.0) |"
+    ]
+
+
 def test_flags_are_counted_and_collapses_apart(neighbours: dict[str, Any]) -> None:
     rows = pd.DataFrame({"flags": ["catastrophic-overfitting, pgd-gap", "", "pgd-gap, catastrophic-overfitting, dead"]})
 
