@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from peers import NORMS, fell, gradient_points, noise, smooth
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from advbench.attacks.fab import FAB, _random_start
 from advbench.passes import counting
-from advbench.seeds import BlockNoise
 from advbench.threat import Norm, Threat
 
-NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 THREATS = [Threat("Linf", 0.09), Threat("L2", 0.45), Threat("L1", 1.2)]
 """Radii at which some of the digits fall and some do not."""
 SHAPE = (3, 4, 4)
@@ -32,10 +29,6 @@ class Linear(nn.Module):
         return (x.flatten(1) - 0.5) @ self.weight.T
 
 
-def noise(n: int, rows: Tensor | None = None, seed: int = 0) -> BlockNoise:
-    return BlockNoise(torch.device("cpu"), seed, n, torch.arange(n) if rows is None else rows)
-
-
 def uniform(n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
     return low + (high - low) * torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -45,32 +38,6 @@ def distances(model: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     gap = model(x).gather(1, y[:, None]) - model(x)
     dual = torch.stack([Threat(norm, 1).dual_norm(model.weight[y] - w) for w in model.weight], dim=1)
     return (gap / dual).masked_fill(nn.functional.one_hot(y, gap.shape[1]).bool(), torch.inf).detach()
-
-
-def smooth(classes: int) -> nn.Module:
-    """A small network without kinks, so that equal paths stay equal."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, classes))
-    return model.eval().requires_grad_(False)
-
-
-def gradient_points(model: nn.Module, run: Any) -> list[Tensor]:
-    """Where the model is asked for gradients, in order."""
-    points: list[Tensor] = []
-
-    def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0].requires_grad:
-            points.append(inputs[0].detach().clone())
-
-    handle = model.register_forward_pre_hook(look)
-    run()
-    handle.remove()
-    return points
-
-
-def fell(model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-    return (model(x_adv).argmax(1) != y) & threat.contains(x_adv, x)
 
 
 @pytest.mark.parametrize("targets", [0, 4, 9])
@@ -182,7 +149,7 @@ def test_examples_cost_nothing_once_they_are_fooled():
     assert passes.forward == 40 + 2 * passes.backward
     everyone = torch.arange(40)[broken]
     with counting(model) as passes:
-        FAB(steps=steps).run(model, x[:5], y[:5], threat, noise(40, everyone[:5]))
+        FAB(steps=steps).run(model, x[:5], y[:5], threat, noise(40, rows=everyone[:5]))
     assert (passes.forward, passes.backward) == (5, 0)
 
 

@@ -6,28 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from peers import NORMS, fell, gradient_points, noise, smooth
 from pyautoattack.fab_pt import FABAttack_PT
-from torch import Tensor, nn
+from torch import nn
 
 from advbench.attacks.fab import FAB
-from advbench.seeds import BlockNoise
-from advbench.threat import Norm, Threat
+from advbench.threat import Threat
 
-NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
 THREATS = [Threat("Linf", 0.09), Threat("L2", 0.45), Threat("L1", 1.2)]
 """Radii at which some of the digits fall and some do not."""
-
-
-def noise(n: int, seed: int = 0) -> BlockNoise:
-    return BlockNoise(torch.device("cpu"), seed, n, torch.arange(n))
-
-
-def smooth(classes: int) -> nn.Module:
-    """A small network without kinks, so that equal paths stay equal."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(1)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, classes))
-    return model.eval().requires_grad_(False)
 
 
 def package(model: nn.Module, threat: Threat, **how: Any) -> FABAttack_PT:
@@ -40,24 +27,6 @@ def package(model: nn.Module, threat: Threat, **how: Any) -> FABAttack_PT:
         **how,
     }
     return FABAttack_PT(model, norm=threat.norm, eps=threat.eps, **settings)
-
-
-def fell(model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-    return (model(x_adv).argmax(1) != y) & threat.contains(x_adv, x)
-
-
-def gradient_points(model: nn.Module, run: Any) -> list[Tensor]:
-    """Where the model is asked for gradients, in order."""
-    points: list[Tensor] = []
-
-    def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0].requires_grad:
-            points.append(inputs[0].detach().clone())
-
-    handle = model.register_forward_pre_hook(look)
-    run()
-    handle.remove()
-    return points
 
 
 @pytest.mark.parametrize("targeted", [True, False])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pyautoattack.square import SquareAttack as Package
+from peers import HELD, NORMS, images, net, noise
+from peers import square as package
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -16,36 +17,7 @@ from advbench.attacks.square import Square
 from advbench.attacks.squares import Pyramids, pyramids
 from advbench.data.base import Examples
 from advbench.passes import counting
-from advbench.seeds import BlockNoise
-from advbench.threat import Norm, Threat
-
-NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
-HELD = {"Linf": 0.02, "L2": 0.15, "L1": 1.5}
-"""Radii at which some examples of `net` fall and some stand."""
-
-
-def noise(n: int, seed: int = 0, rows: Tensor | None = None) -> BlockNoise:
-    return BlockNoise(torch.device("cpu"), seed, n, torch.arange(n) if rows is None else rows)
-
-
-def images(*shape: int) -> Tensor:
-    """Pixels of which three in ten are black, so that the box binds."""
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(5))
-    return torch.where(x < 0.3, 0, x)
-
-
-def net(channels: int, size: int, classes: int = 10) -> nn.Module:
-    """A small convnet with random weights."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(1)
-        layers = nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * size * size, classes)
-    return nn.Sequential(*layers).eval().requires_grad_(False)
-
-
-def package(model: nn.Module, threat: Threat, queries: int, seed: int = 0, *, rescale: bool = False) -> Package:
-    return Package(
-        model, norm=threat.norm, eps=threat.eps, n_queries=queries, seed=seed, device="cpu", resc_schedule=rescale
-    )
+from advbench.threat import Threat
 
 
 def test_the_area_halves_at_the_published_queries():

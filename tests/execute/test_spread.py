@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from slow_attack import SLOW
 
 from advbench import machine
 from advbench.execute import local, spread
@@ -17,27 +18,6 @@ from advbench.record import load
 from advbench.resolve import resolve
 from advbench.stable import stable
 
-SLOW = """\
-import os, time
-from pathlib import Path
-from advbench.attacks.base import Attack
-
-class Slow(Attack):
-    name = "slow"
-    paper = "a test"
-    everywhere = False
-
-    def run(self, model, x, y, threat, noise):
-        print("pid", os.getpid(), flush=True)
-        if "PAIR" in os.environ:  # until somebody helps
-            here = Path(os.environ["PAIR"])
-            (here / f"here-{os.getpid()}").touch()
-            end = time.monotonic() + 60
-            while len(list(here.glob("here-*"))) < 2 and time.monotonic() < end:
-                time.sleep(0.05)
-            time.sleep(0.2)
-        return threat.random_start(x, noise)
-"""
 LADDER = 'attacks = ["fgsm", { file = "slow.py" }]\nblock = 4\ncurve = ["1/20"]\nalone = 8'
 
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import pytest
 import torch
+from peers import architecture
 from torch import nn
 
 from advbench.models.base import Normalize
@@ -39,15 +37,7 @@ def test_three_stages_halve_the_image(shape: tuple[int, int, int], side: int) ->
 
 def test_it_computes_what_robustbenchs_does() -> None:
     """The same weights give the same logits in the field's own network of this name."""
-    package = find_spec("robustbench")
-    if package is None or package.origin is None:
-        pytest.skip("robustbench is not installed")
-    # The one file, because importing the package imports every model family it knows.
-    spec = spec_from_file_location("_theirs", Path(package.origin).parent / "model_zoo/architectures/resnet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = architecture()
     torch.manual_seed(0)
     theirs = module.ResNet(module.BasicBlock, [2, 2, 2, 2])
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
