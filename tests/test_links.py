@@ -69,6 +69,18 @@ def test_addresses_are_https_and_whole(repo: Path):
     assert {page: wrong for page, wrong in told.items() if wrong} == {}
 
 
+def test_files_that_a_sentence_names_are_there(repo: Path):
+    roots = "suite|tests|docs|baselines|tasks|leaderboard|studies"
+    for page in pages(repo):
+        text = FENCE.sub("", page.read_text("utf-8"))
+        named = {path.partition("::")[0] for path in re.findall(rf"`((?:{roots})/[^`\s]*)`", text)}
+        assert [path for path in sorted(named - IGNORED) if not (repo / path).exists()] == [], page.name
+
+
+IGNORED = {"leaderboard/runs/"}
+"""By git: there where records are made."""
+
+
 def test_every_reference_has_its_address_and_every_address_a_reference(repo: Path):
     for page in pages(repo):
         text = prose(page.read_text("utf-8"))
