@@ -1,4 +1,4 @@
-"""The README's tables of studies, from the committed records:
+"""The tables of docs/claims.md, from the committed records:
 
     python docs/claims.py leaderboard
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from printed import block
 from torch import nn
 from typer.testing import CliRunner
 
@@ -109,9 +110,8 @@ def test_collectors_by_name_or_as_tables() -> None:
         collect(Net(), "tiny.toml", ["margins"], examples=100, device="cpu")
 
 
-def test_the_readme_s_notebook_runs(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_page_s_notebook_runs(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(repo)
-    text = (repo / "README.md").read_text("utf-8").partition("<!-- notebook -->\n```python\n")[2].partition("```")[0]
-    exec(text, {})  # noqa: S102  # the README's own lines
+    exec(block(repo / "docs" / "formats.md", "notebook"), {})  # noqa: S102  # the page's own lines
 
     assert "about these defenses, 5 seeds each" in capsys.readouterr().out

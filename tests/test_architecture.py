@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import configparser
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from printed import block
 
 LONGEST = 300
 """Lines. A longer file has something second in it that wants a file of its own."""
@@ -44,18 +44,6 @@ def imports(path: Path) -> set[str]:
             # `from advbench import losses` names a module too.
             found |= {f"{module}.{alias.name}" for alias in node.names} if module == "advbench" else {module}
     return found
-
-
-def fenced(text: str, marker: str) -> str:
-    """The fenced block after the line `<!-- marker -->`."""
-    found = re.search(rf"^<!-- {marker} -->\n+```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert found, f"README.md: no fenced block after a line '<!-- {marker} -->'"
-    return found[1]
-
-
-@pytest.fixture(scope="session")
-def readme(repo: Path) -> str:
-    return (repo / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_file_imports_only_from_layers_below_it(repo: Path):
@@ -93,13 +81,14 @@ def test_help_imports_none_of_the_slow_packages():
     assert "Usage" in done.stdout
 
 
-def test_every_command_has_help_an_example_and_a_line_in_the_readme(readme):
+def test_every_command_has_help_an_example_and_a_line_in_the_readme(repo: Path):
     typer = pytest.importorskip("typer", reason="the command line needs typer")
     from typer.testing import CliRunner
 
     from advbench import cli
 
     commands = typer.main.get_command(cli.app).commands
+    readme = (repo / "README.md").read_text(encoding="utf-8")
     missing = []
     for name, command in commands.items():
         shown = CliRunner().invoke(cli.app, [name, "--help"])
@@ -163,8 +152,8 @@ def tree(text: str) -> set[str]:
     return found
 
 
-def test_the_readme_s_tree_is_what_lies_on_the_disk(repo: Path, readme: str):
-    listed = tree(fenced(readme, "tree"))
+def test_the_tree_is_what_lies_on_the_disk(repo: Path):
+    listed = tree(block(repo / "docs" / "tree.md", "tree"))
     ignored = {line.strip().strip("/") for line in (repo / ".gitignore").read_text(encoding="utf-8").splitlines()}
     package = repo / "suite" / "advbench"
     there = {path.name for path in repo.iterdir() if not path.name.startswith(".")} - ignored
@@ -185,8 +174,8 @@ def test_a_tree_may_be_written_with_whole_paths_or_with_indents():
     }
 
 
-def test_the_readme_gives_ci_its_command(repo: Path, readme: str):
-    command, slow = (fenced(readme, marker).strip() for marker in ("test-command", "slow-command"))
+def test_the_readme_gives_ci_its_command(repo: Path):
+    command, slow = (block(repo / "README.md", marker).strip() for marker in ("test-command", "slow-command"))
 
     assert "\n" not in command, "one line for a newcomer"
     assert "-c constraints.txt" in command

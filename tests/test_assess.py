@@ -12,6 +12,7 @@ import paged
 import pyarrow.parquet as pq
 import pytest
 import torch
+from printed import block
 from safetensors import safe_open
 from torch import nn
 
@@ -42,12 +43,6 @@ class Net(nn.Module):
         return self.head(x.flatten(1))
 """
 LADDER = ('attacks = ["fgsm"]', 'attacks = ["fgsm", "pgd"]\nblock = 16\ncurve = ["1/20"]')
-
-
-def folded(repo: Path, marker: str) -> str:
-    found = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.DOTALL)
-    assert found, marker
-    return found[1]
 
 
 def examples(folder: Path) -> dict[str, list[Any]]:
@@ -98,9 +93,10 @@ def record(path: str = "tiny/nets-Net-w-s0", results: str = "results") -> dict[s
 def test_an_outside_checkpoint_is_evaluated_in_one_command(
     repo: Path, tmp_path: Path, command, digits: DataSet
 ) -> None:
-    (tmp_path / "nets.py").write_text(folded(repo, "outside-model"), "utf-8")
+    page = repo / "docs" / "outside.md"
+    (tmp_path / "nets.py").write_text(block(page, "outside-model"), "utf-8")
     scope: dict[str, Any] = {}
-    exec(folded(repo, "outside-model"), scope)  # noqa: S102  # the README's own lines, as the other code base has them
+    exec(block(page, "outside-model"), scope)  # noqa: S102  # the page's own lines, as the other code base has them
     torch.manual_seed(0)
     model = nn.DataParallel(scope["small"](10))
     data = choose(digits, Data(name="digits"), "cpu")
@@ -117,7 +113,7 @@ def test_an_outside_checkpoint_is_evaluated_in_one_command(
     text = re.sub(r"attacks = .*\ncurve = .*", 'attacks = ["fgsm", "pgd"]', text)
     (tmp_path / "tasks" / "digits-linf.toml").write_text(text, "utf-8")
 
-    advbench, *words = shlex.split(folded(repo, "outside-command"))
+    advbench, *words = shlex.split(block(page, "outside-command"))
     done = command(tmp_path, *words, "--json")
 
     assert (advbench, done.returncode) == ("advbench", 0), done.stderr

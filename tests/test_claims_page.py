@@ -1,4 +1,4 @@
-"""The README's table of studies is what the committed records say."""
+"""The page of claims is what the committed records say, and the README counts them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ def lines(repo: Path) -> list[str]:
     return page["table"](repo / "leaderboard")
 
 
-def test_the_readme_has_the_table(repo: Path, lines: list[str]):
-    readme = (repo / "README.md").read_text("utf-8")
-    found = re.search(r"<!-- claims -->\n(.*?</details>)\n", readme, re.DOTALL)
+def test_the_page_has_the_table(repo: Path, lines: list[str]):
+    text = (repo / "docs" / "claims.md").read_text("utf-8")
+    found = re.search(r"<!-- claims -->\n(.*?</details>)\n", text, re.DOTALL)
 
     assert found
     assert found[1].splitlines() == lines
+
+
+def test_the_readme_has_the_sums(repo: Path, lines: list[str]):
+    sums = [int(number) for number in re.findall(r"\d+", lines[lines.index("") - 1])]
+    readme = " ".join((repo / "README.md").read_text("utf-8").split())
+    said = re.search(r"of (\d+) claims in (\d+) studies, .*? (\d+) hold, (\d+) do not and (\d+) are undecided", readme)
+
+    assert said
+    assert [int(number) for number in said.groups()] == [sum(sums[1:]), *sums]
 
 
 def test_every_study_has_a_line_and_the_sums_are_sums(lines: list[str]):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from pair import STANDARD, suite
+from printed import block
 from ray_nodes import Cluster, members
 
 from advbench.record import load
@@ -32,9 +33,7 @@ def cluster(command_env: dict[str, str]) -> Iterator[Cluster]:
 
 def grow(repo: Path, task: Path, address: str = "") -> list[list[str]]:
     """The commands of the README's section, from one machine to a cluster, for `task`."""
-    printed = re.search(r"<!-- grow -->\n```\n(.*?)```", (repo / "README.md").read_text("utf-8"), re.DOTALL)
-    assert printed
-    lines = printed[1].replace("tasks/", str(task)).replace("HOST:6379", address).splitlines()
+    lines = block(repo / "README.md", "grow").replace("tasks/", str(task)).replace("HOST:6379", address).splitlines()
     assert [line.split()[0] for line in lines] == ["advbench"] * 3
     return [[*line.split()[1:], "--data-root", "data", "--device", "cpu"] for line in lines]
 
