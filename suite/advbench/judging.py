@@ -17,9 +17,10 @@ from advbench.data.subsets import choose
 from advbench.external import External
 from advbench.outside import Asked, Outside, load
 from advbench.outside import check as inspect
+from advbench.parts import part_errors
 from advbench.plan import EVALUATION_PROTOCOL, Item
 from advbench.prepare import set_up
-from advbench.resolve import evaluated, part_errors, undefined
+from advbench.resolve import evaluated, undefined
 from advbench.spec import BadInput
 from advbench.sweeps import expand
 from advbench.task import Task, check, files, read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,21 @@ from pydantic import ValidationError
 from advbench import experiment, find, severities, surrogate, theory
 from advbench.attacks.base import Attack
 from advbench.collectors.base import Collector
-from advbench.data.base import DataSet, Missing, Source
+from advbench.data.base import DataSet, Missing
 from advbench.data.subsets import Subsets, choose
 from advbench.defense import Defense
 from advbench.estimate import Rate, rate, seconds, work
-from advbench.find import PACKAGE, build, data_files, defense, defense_file, named, part, plain, read_data, source
+from advbench.find import PACKAGE, data_files, named, plain, read_data
 from advbench.learn import Learned
 from advbench.models.base import Model
+from advbench.parts import chosen_defense, part_errors
 from advbench.plan import Item, Job, Resolved
 from advbench.recipe import Training
 from advbench.spec import BadInput, complaints, validate
 from advbench.start import files as weight_files
 from advbench.start import probe, settle
 from advbench.sweeps import expand
-from advbench.task import Data, Defended, Entry, Evaluation, Task, check, ladder, read
+from advbench.task import Data, Defended, Evaluation, Task, check, read
 
 
 def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned | None = None) -> Resolved:
@@ -48,7 +49,7 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         raise BadInput(*dict.fromkeys(f"{path}: {line}" for line in errors))
     # A sweep changes neither the data nor the defenses.
     _, task = tasks[0]
-    defenses = [_defense(entry, path.parent) for entry in task.defense]
+    defenses = [chosen_defense(entry, path.parent) for entry in task.defense]
     labels = [entry.label or made.name for entry, made in zip(task.defense, defenses, strict=True)]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
@@ -78,10 +79,6 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
     return Resolved(items, [*package, *watched])
 
 
-def _defense(entry: Defended, base: Path) -> Defense:
-    return find.defended(defense(defense_file(entry, base)), entry.fields, base)
-
-
 def _model(task: Task) -> Model:
     return named(Model, {"name": task.model.name, **task.model.fields})
 
@@ -93,61 +90,6 @@ def _attacks(task: Task, base: Path) -> list[Attack]:
 def _skipped(path: Path, lines: list[tuple[str, str, int]], why: str) -> Resolved:
     made = [Item(task=task, label=label, seed=seed, base=path.parent, skip=why) for task, label, seed in lines]
     return Resolved(made, [])
-
-
-def part_errors(raw: Mapping[str, Any], base: Path) -> list[str]:
-    """What is wrong with the tables that only a part's class can judge; structural errors are skipped here."""
-    errors: list[str] = []
-
-    def attempt(where: str, values: Any, schema: type[Entry | Defended | Data], make: Any) -> None:
-        try:
-            make(validate(schema, {"name": values} if isinstance(values, str) else values))
-        except ValidationError:
-            pass  # `check` has said it
-        except BadInput as error:
-            errors.extend(_told(where, error))
-
-    def model(entry: Entry) -> None:
-        build(part(Model, entry.name), entry.fields)
-
-    def attack(entry: Entry) -> None:
-        surrogate.check(named(Attack, {"name": entry.name, **entry.fields}, base))
-
-    data: Any = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("name"), str):  # pyright: ignore[reportUnknownMemberType]
-        try:
-            part(Source, str(data["name"]))
-        except BadInput as error:
-            errors.extend(f"data.name: {line}" for line in error.lines)
-        else:
-            attempt("data", {key: data[key] for key in ("name", "path", "size") if key in data}, Data, source)
-    attempt("model", raw.get("model"), Entry, model)
-    rungs: Any = raw.get("evaluation", {}).get("attacks", []) if isinstance(raw.get("evaluation", {}), dict) else []
-    for i, entry in enumerate(ladder(rungs) if isinstance(rungs, list) else []):
-        attempt(f"evaluation.attacks[{i}]", entry, Entry, attack)
-    collected: Any = raw.get("collect")
-    if isinstance(collected, dict) and all(isinstance(fields, dict) for fields in collected.values()):  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        errors += _uncollected(collected, base)  # pyright: ignore[reportUnknownArgumentType]
-    defenses: Any = raw.get("defense", [])
-    for i, entry in enumerate(defenses if isinstance(defenses, list) else []):  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-        title = f' "{entry.get("name") or entry.get("file")}"' if isinstance(entry, dict) else ""  # pyright: ignore[reportUnknownMemberType]
-        attempt(f"defense[{i}]{title}", entry, Defended, lambda entry: _chosen(entry, base))
-    return errors
-
-
-def _chosen(entry: Defended, base: Path) -> None:
-    _defense(entry, base)
-    if wrong := _uncollected(entry.collect, base):
-        raise BadInput(*(f".{line}" for line in wrong))
-
-
-def _uncollected(tables: Mapping[str, Mapping[str, Any]], base: Path) -> Sequence[str]:
-    """What is wrong with a table of collectors."""
-    try:
-        find.collectors(tables, base)
-    except BadInput as error:
-        return error.lines
-    return ()
 
 
 def evaluated(task: Task, root: Path, dataset: DataSet, base: Path) -> tuple[Evaluation, list[Attack]]:
@@ -262,11 +204,6 @@ class _Items:
         if key not in self.speeds:
             self.speeds[key] = rate(model, self.dataset)
         return {"work": todo, "seconds": seconds(*how, self.speeds[key])}
-
-
-def _told(where: str, error: BadInput) -> list[str]:
-    """Its lines with the place in front; one that begins with a dot says where in that place."""
-    return [f"{where}{line}" if line.startswith(".") else f"{where}: {line}" for line in error.lines]
 
 
 def _where(number: int, entry: Defended) -> str:
