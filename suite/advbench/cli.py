@@ -73,8 +73,9 @@ def run(
     cluster = suite.Cluster(address) if executor is Executor.ray else None
     try:
         asked = (paths or [], only or [], results, data_root, device, jobs)
-        how = {"download": download, "per_device": per_device, "cluster": cluster, "store": store}
-        code = suite.run(*asked, dry_run=dry_run, **how)
+        code = suite.run(
+            *asked, dry_run=dry_run, download=download, per_device=per_device, cluster=cluster, store=store
+        )
     except KeyboardInterrupt as stop:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 143 if isinstance(stop, notice.Terminated) else 130
