@@ -36,7 +36,7 @@ SMALLER = (
     (', "autoattack-fast"]', "]"),
     ('curve = ["1/10", "3/20", "1/5"]', "curve = []"),
 )
-"""Of the task that `advbench new task` writes: its ten minutes become two. The whole ladder runs in the first step."""
+"""Of the task that `advbench new task` writes: its ten minutes become two. The whole ladder has tests of its own."""
 LOSS = "return state.cross_entropy(state.model(x_adv), y)"
 TERMS = "clean, adversarial = (state.cross_entropy(state.model(images), y) for images in (x, x_adv))"
 LOSSES = {
@@ -46,7 +46,7 @@ LOSSES = {
     "collapse": f"{TERMS}\n        return adversarial if state.progress < 0.5 else clean + 9 / (1 + adversarial)",
 }
 """Nine parts clean is worse. From the middle on the last one likes to be fooled: PGD accuracy falls."""
-STEPS = {"my-defense": 3, "worse": 3, "better": 6, "collapse": 3}
+STEPS = {"my-defense": 3, "worse": 3, "better": 5, "collapse": 3}
 MINE = "results/records/mine"
 
 NETS = """\
@@ -68,7 +68,12 @@ class Walk:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         words, pipe = ["advbench", *arguments], subprocess.PIPE
-        return subprocess.Popen(words, cwd=self.folder, env=self.env, stdout=pipe, stderr=pipe, text=True)
+        # A test that runs in the background has SIGINT ignored, and would hand that down; a terminal does not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(words, cwd=self.folder, env=self.env, stdout=pipe, stderr=pipe, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """The exit code, and what stood on the screen."""
@@ -199,25 +204,18 @@ def test_help_and_lists_are_read_on_80_columns(walk: Walk):
         assert "..." not in text.partition("\n")[2], "no sentence is cut"
 
 
-def test_the_starter_suite_runs_without_a_path_and_is_not_run_twice(walk: Walk):
-    code, told = walk("run", "--only", "digits-linf/standard-s0", "--results", "first")
-    assert code == 0, told
-    done = re.search(r"done   digits-linf/standard-s0  clean ([\d.]+)%, robust ([\d.]+)%", told)
-    assert done
-    # README shows 96.1 % and 19.9 %; another machine is like another seed, and each has 360 examples.
-    assert abs(float(done[1]) - 96.1) < 4
-    assert abs(float(done[2]) - 19.9) < 10
-    assert "autoattack-fast on 360 test examples" in told
-    assert (walk.folder / "first/index.html").is_file()
+def test_without_a_path_the_starter_suite_is_meant_and_its_jobs_are_picked(walk: Walk):
+    code, told = walk("run", "--only", "*/standard-s0", "--only", "*/pgd-at-s0", "--dry-run")
 
-    code, told = walk("run", "--only", "*/standard-s0", "--only", "*/pgd-at-s0", "--results", "first", "--dry-run")
-    assert code == 0
-    assert "2 jobs: 1 to run, 1 cached" in told
+    assert code == 0, told
+    assert re.search(r"^│ digits-linf │ pgd-at +│ 0 +│ run ", told, re.MULTILINE)
+    assert "2 jobs: 2 to run" in told
+    assert not list(walk.folder.glob("results")), "a plan writes nothing"
 
 
 def test_typing_mistakes_are_all_told_at_once_with_what_was_meant(mine: Walk):
     text = (mine.folder / "mine.toml").read_text("utf-8")
-    wrong = text.replace('"digits-cnn"', '"digits-cn"').replace("steps = 6", "stpes = 6")
+    wrong = text.replace('"digits-cnn"', '"digits-cn"').replace("steps = 5", "stpes = 5")
     (mine.folder / "wrong.toml").write_text(wrong, "utf-8")
 
     code, told = mine("validate", "wrong.toml")
