@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +35,23 @@ def launch(playwright: Playwright) -> Browser | None:
     if not found and not Path(playwright.chromium.executable_path).exists():
         return None
     return playwright.chromium.launch(executable_path=found, args=FLAGS)
+
+
+@contextmanager
+def running() -> Generator[Browser]:
+    """A headless Chromium for tests; without one they are skipped, or fail in CI."""
+    # Inside: its event loop would stand in the way of tests that need no browser, and benchmarks need no pytest.
+    import pytest
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        if browser is None:
+            if os.environ.get("ADVBENCH_REQUIRE_BROWSER") == "1":
+                pytest.fail(f"{MISSING}; ADVBENCH_REQUIRE_BROWSER=1 allows no skip")
+            pytest.skip(MISSING)
+        yield browser
+        browser.close()
 
 
 def interactive(page: Page, file: Path) -> float:

@@ -60,12 +60,25 @@ def test_json_is_the_rows_and_nothing_else(kind, capsys):
     assert printed.err == ""
 
 
-def test_the_table_shows_every_name_as_it_is(monkeypatch, capsys):
-    odd = [{"name": "a[b]c", "about": ":smile: [bold]x[/bold]", "norms": ["L2", "Linf"], "forward": 2.0}]
+def test_names_and_sentences_are_shown_as_they_are(monkeypatch, capsys):
+    odd = [{"name": "a[b]c", "about": ":smile: [bold]x[/bold]", "norms": ["L2", "Linf"], "forward": 2.0, "backward": 3}]
     monkeypatch.setattr(catalogue, "rows", lambda kind: odd)
     catalogue.show("models", as_json=False)
 
+    heads, facts, about = capsys.readouterr().out.splitlines()
+    assert heads == "name   norms     passes a step"
+    assert facts == "a[b]c  L2, Linf  2 forward, 3 backward"
+    assert about.strip() == ":smile: [bold]x[/bold]"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "tasks", "studies"])
+def test_at_80_columns_no_word_is_broken_and_no_line_is_longer(kind, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    catalogue.show(kind, as_json=False)
+
     out = capsys.readouterr().out
-    assert "passes" in out
-    for text in ("a[b]c", ":smile: [bold]x[/bold]", "L2, Linf", " 2 "):
-        assert text in out
+    whole = set(out.split())
+    for row in catalogue.rows(kind):
+        assert {word for key in ("name", "about", "paper", "path") for word in row.get(key, "").split()} <= whole
+    # A path longer than the line stays whole, so that it can be copied.
+    assert [line for line in out.splitlines() if len(line) > 80 and len(line.split()) > 1] == []

@@ -119,6 +119,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     ("arguments", "line"),
     [
         (["run", "absent"], "absent: no such file or folder"),
+        (["run", "tasks/"], "tasks: no such file or folder; leave it out for the starter suite"),
+        (["run", "tiny.toml", "--only", "tiny", "--only", "Tiny*"], "--only 'Tiny*' matches no job; there are: tiny/"),
         (["run", "hollow"], "hollow: no task file (*.toml) in this folder; its subfolders are suites of their own"),
         (["run", "tiny.toml", "--device", "gpu"], "--device gpu: not on this machine, which has cpu"),
         (["run", "tiny.toml", "--only", "Tiny*"], "--only 'Tiny*' matches no job; there are: tiny/standard"),

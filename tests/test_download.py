@@ -45,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def start(path: Path, only: str | None = None, **options: Any) -> list[str]:
         sent.clear()
         options = {"dry_run": False, "download": True, **options}
-        suite.run([path], only, tmp_path / "results", tmp_path / "data", "cpu", 1, **options)
+        suite.run([path], [only] if only else [], tmp_path / "results", tmp_path / "data", "cpu", 1, **options)
         return [item.path for item in sent]
 
     monkeypatch.setattr(local, "run", record)

@@ -23,12 +23,12 @@ ODD = "a[bold]b:smile:"
 """A name that rich would take for markup and an emoji."""
 
 
-def console(terminal: bool = False) -> Console:
+def console(terminal: bool = False, width: int = 100) -> Console:
     """As `advbench run` makes it, into a string."""
     return Console(
         file=io.StringIO(),
         force_terminal=terminal,
-        width=100,
+        width=width,
         soft_wrap=not terminal,
         highlight=False,
         markup=False,
@@ -133,8 +133,19 @@ def test_the_time_left_follows_how_the_estimates_did(clock):
     show(Event(first, "evaluate", 0, 10))  # half of it: 50 of 200 planned seconds took 50
     assert show.eta() == "2 min 30 s left"
     clock[0] += 150
-    show(Event(first, "ok"))  # 100 of 200 took 200
-    assert show.eta() == "3 min 20 s left"
+    show(Event(first, "ok"))  # 100 of 200 took 200, and 10 more count as they were planned: 100 * 210 / 110
+    assert show.eta() == "3 min 11 s left"
+
+
+def test_the_seconds_in_which_workers_start_are_not_taken_for_their_speed(clock):
+    many = items(7, 7, 7)
+    show = Show(console(), many, 2)
+    show(Event(many[0], "start"))
+    clock[0] += 16
+    show(Event(many[0], "train", 1, 8))  # a sixteenth of a job
+
+    # 16 seconds of two workers and 20 as planned, for 7/16 + 20 of planned work: 2.54 times as long.
+    assert show.eta() == "26 s left"
 
 
 def test_on_a_terminal_each_running_job_has_a_bar_until_it_ends():
@@ -238,3 +249,15 @@ def test_the_board_marks_a_collapsed_seed_and_the_mean_that_holds_it(record: Cal
     [row] = [line for line in shown(made).splitlines() if "│ d " in line]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["d", "50.0%", "34.0%†", "50.0% 2.0%† 50.0%", "", "1 of 3 collapsed"]
+
+
+def test_on_80_columns_three_seeds_stay_in_one_line(record: Callable[..., Record]):
+    made = console(width=80)
+    collapsed = Flag(name="catastrophic-overfitting", message="...")
+    [section] = sections([record(seed, 0.02, flags=(collapsed,)) for seed in range(3)])
+    show_board(made, section)
+
+    lines = shown(made).splitlines()
+    assert sum("│ 2.0%† 2.0%† 2.0%† │" in line for line in lines) == 1
+    assert {len(line) for line in lines if line[:1] in "┏┃│└"} <= set(range(81))
+    assert "robust: autoattack on 100 test examples" in lines

@@ -190,7 +190,7 @@ def test_data_that_come_later_are_looked_at(folder: Path):
 
     def planned() -> tuple[Experiment, bool]:
         results = folder / "results"
-        [line], fresh = agenda.lines([folder / "l.toml"], None, results, folder, Index(results), "cpu")
+        [line], fresh = agenda.lines([folder / "l.toml"], [], results, folder, Index(results), "cpu")
         for file, (items, watched) in fresh.items():
             remember(results, file, folder, items, watched)
         assert isinstance(line.job, Experiment)

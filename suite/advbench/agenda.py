@@ -26,9 +26,11 @@ Fresh = dict[Path, tuple[list[Item], list[Path]]]
 
 def files(paths: Sequence[Path]) -> list[Path]:
     """The task files that `paths` mean; by default tasks/ of the folder one stands in, else the shipped suite."""
+    here = Path("tasks")
+    if here in paths and not here.exists():
+        raise BadInput("tasks: no such file or folder; leave it out for the starter suite that comes with advbench")
     if paths:
         return task.files(list(paths))
-    here = Path("tasks")
     return task.files([here if any(here.glob("*.toml")) else task.shipped("tasks")])
 
 
@@ -43,7 +45,7 @@ def learned(index: Index, device: str) -> Learned:
 
 
 def lines(
-    files: Sequence[Path], only: str | None, results: Path, root: Path, index: Index, device: str
+    files: Sequence[Path], only: Sequence[str], results: Path, root: Path, index: Index, device: str
 ) -> tuple[list[Item], Fresh]:
     """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
     items: list[Item] = []
@@ -70,11 +72,11 @@ def lines(
         raise BadInput(*errors)
     if twice := [path for path, count in Counter(item.path for item in items).items() if count > 1]:
         raise BadInput(f"two jobs are called '{twice[0]}'; rename one of their task files")
-    chosen = [item for item in items if only is None or item.matches(only)]
-    if not chosen:
+    chosen = [item for item in items if not only or any(map(item.matches, only))]
+    if lost := [pattern for pattern in only if not any(item.matches(pattern) for item in items)]:
         names = sorted({f"{item.task}/{item.label}" for item in items})
         some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        raise BadInput(f"--only {only!r} matches no job; there are: {some}")
+        raise BadInput(f"--only {lost[0]!r} matches no job; there are: {some}")
     return chosen, fresh
 
 

@@ -50,7 +50,7 @@ def run(
     the status "failed" there. Raises BadInput, also where nothing can run here.
     """
     asked = [Path(task) for task in tasks]
-    code = suite.run(asked, only, Path(results), Path(data_root), device, jobs, dry_run=False)
+    code = suite.run(asked, [only] if only else [], Path(results), Path(data_root), device, jobs, dry_run=False)
     if code == suite.BAD:
         raise BadInput("nothing to run here; the plan says why")
     return records(results)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
 from advbench import task
 from advbench.spec import Part
-
-HEADERS = {"forward": "forward passes a step", "backward": "backward passes a step"}
-"""Column titles that say more than the keys of the JSON; passes are of a training example."""
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -78,20 +76,40 @@ def _defense(name: str) -> dict[str, Any]:
     }
 
 
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """What is short enough for a column, by its title; passes are of a training example."""
+    cells = {"name": row["name"]}
+    if "norms" in row:
+        cells["norms"] = ", ".join(row["norms"])
+    if "forward" in row:
+        cells["passes a step"] = f"{row['forward']:g} forward, {row['backward']:g} backward"
+    if "claims" in row:
+        cells["claims"] = str(row["claims"])
+    return cells
+
+
 def show(kind: str, *, as_json: bool) -> None:
-    """Print the rows as a table, or as JSON and nothing else."""
+    """Print the rows for a person, or as JSON and nothing else.
+
+    Sentences, papers and paths stand below the name: as columns of 80 they would be broken within words.
+    """
     found = rows(kind)
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    table = Table()
-    for column in found[0]:
-        table.add_column(HEADERS.get(column, column), overflow="fold")
-    for row in found:
-        table.add_row(
-            *(
-                ", ".join(map(str, v)) if isinstance(v, list) else f"{v:g}" if isinstance(v, float) else str(v)
-                for v in row.values()
-            )
-        )
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    table = [_cells(row) for row in found]
+    heads = {title: title for title in table[0]}
+    widths = {title: max(len(cells[title]) for cells in [heads, *table]) for title in heads}
+    wrap = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    wrap.initial_indent = wrap.subsequent_indent = "    "
+
+    def line(cells: dict[str, str]) -> str:
+        return "  ".join(cells[title].ljust(width) for title, width in widths.items()).rstrip()
+
+    if len(heads) > 1:
+        print(line(heads))
+    for row, cells in zip(found, table, strict=True):
+        typer.secho(line(cells), bold=True)  # on a terminal; plain in a file
+        for key in ("about", "paper", "path"):
+            if key in row:
+                print(wrap.fill(row[key]))

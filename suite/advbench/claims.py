@@ -16,7 +16,7 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare two results example by example: what differs, how surely, and of what that speaks.
+    """Compare two results example by example. It says what differs, how surely, and of what that speaks.
 
     Example: advbench compare leaderboard/records/digits-linf/pgd-at leaderboard/records/digits-linf/fast-at
     """
@@ -38,7 +38,7 @@ def check(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Hold a new result to an old one: PASS, FAIL, or INCONCLUSIVE with what would decide.
+    """Hold a new result to an old one: PASS, FAIL or INCONCLUSIVE. The last comes with what would decide.
 
     Example: advbench check results/records/mine/my-defense --against baseline/records/mine/my-defense --margin 5
 
@@ -65,7 +65,7 @@ def audit(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Confirm or refute a record: digests, answers, stored images, and its own attacks with fresh randomness.
+    """Confirm or refute a record. By digests, answers, stored images, and its own attacks with fresh randomness.
 
     Example: advbench audit results/records/digits-linf/pgd-at-s0 results/runs/digits-linf/pgd-at-s0
 

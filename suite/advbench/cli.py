@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Is this defense really better, at what cost, and why? Example: advbench run tasks/",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: boxes leave 80 columns too narrow, and markup takes [words] away
     add_completion=False,
 )
 
@@ -34,7 +35,9 @@ def _app(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     paths: Paths = None,
-    only: Annotated[str | None, typer.Option(help="Glob on task, label, task/label or task/label-sN.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Glob on task, label, task/label or task/label-sN; may be said again.")
+    ] = None,
     results: Results = Path("results"),
     data_root: DataRoot = Path("data"),
     download: Annotated[
@@ -56,7 +59,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train, attack, record and rank every job of the task files; an interrupted run goes on where it stopped.
+    """Train, attack, record and rank every job of the task files. An interrupted run goes on where it stopped.
 
     Example: advbench run tasks/ --only 'digits-linf/pgd-at*'
 
@@ -69,9 +72,10 @@ def run(
         raise BadInput("--address: is Ray's; say --executor ray as well")
     cluster = suite.Cluster(address) if executor is Executor.ray else None
     try:
-        asked = (paths or [], only, results, data_root, device, jobs)
-        how = {"download": download, "per_device": per_device, "cluster": cluster, "store": store}
-        code = suite.run(*asked, dry_run=dry_run, **how)
+        asked = (paths or [], only or [], results, data_root, device, jobs)
+        code = suite.run(
+            *asked, dry_run=dry_run, download=download, per_device=per_device, cluster=cluster, store=store
+        )
     except KeyboardInterrupt as stop:
         typer.echo("interrupted; nothing is lost: the same command goes on where it stopped")
         code = 143 if isinstance(stop, notice.Terminated) else 130
@@ -90,7 +94,7 @@ def validate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check task files; print their jobs and an estimate of their cost, learned from earlier records where there are.
+    """Check task files, count their jobs and estimate their cost. Where there are earlier records, by what those took.
 
     Example: advbench validate tasks/ --results results
     """
@@ -116,7 +120,7 @@ def reproduce(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run the job of a record again and compare: EQUAL is promised on the same kind of machine and build of torch.
+    """Run the job of a record again and compare. EQUAL is promised on the same kind of machine and build of torch.
 
     Example: advbench reproduce leaderboard/records/digits-linf/pgd-at-s0
 
@@ -146,7 +150,7 @@ def board(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Build README.md, index.html, board.csv, board.json and board.tex from a folder of records.
+    """Build the board's pages from a folder of records. They are README.md, index.html, board.csv, .json and .tex.
 
     Example: advbench board leaderboard
     """
@@ -191,7 +195,7 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what this machine has and what is missing, with what to do about it.
+    """Say what this machine has and what is missing. What is missing comes with what to do about it.
 
     Example: advbench doctor --data-root data
 
@@ -210,7 +214,7 @@ def new(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the files.")] = Path(),
     debug: Debug = False,
 ) -> None:
-    """Write a working file to start from, with comments that say why, and its test beside it; nothing is overwritten.
+    """Write a working file to start from, and its test. Comments in it say why; nothing is overwritten.
 
     Example: advbench new defense my-defense
     """
@@ -223,7 +227,7 @@ def new(
 
 @app.command()
 def schema(debug: Debug = False) -> None:
-    """Print the JSON Schema of task files, with which an editor completes and checks them.
+    """Print the JSON Schema of task files. An editor completes and checks them with it.
 
     Example: advbench schema > advbench.schema.json
     """

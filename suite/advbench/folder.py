@@ -14,6 +14,7 @@ app = typer.Typer(
     name="results",
     help="Check, tidy and join results folders. Example: advbench results verify results",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 Folder = Annotated[Path, typer.Argument(help="A results folder.")]
 

@@ -24,7 +24,7 @@ def export(
     about: About = None,
     debug: Debug = False,
 ) -> None:
-    """Write records as other tools read them: RobustBench, the Hugging Face Hub, parquet, TensorBoard.
+    """Write records as files that other tools read. RobustBench, the Hugging Face Hub, parquet, TensorBoard.
 
     Example: advbench export huggingface results/records/digits-linf/pgd-at-s0 -o pgd-at
 
@@ -49,7 +49,7 @@ def import_(
     about: About = None,
     debug: Debug = False,
 ) -> None:
-    """Read what others published, every field as it was, and show it beside what was measured here.
+    """Read what others published and show it beside our records. Every field stays as it was.
 
     Example: advbench import robustbench robustbench/model_info --board cifar10/Linf --beside results
     """

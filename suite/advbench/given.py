@@ -51,7 +51,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a model that was trained elsewhere as a task judges its own; a stopped evaluation goes on.
+    """Judge a model trained elsewhere as a task judges its own. A stopped evaluation goes on.
 
     Example: advbench evaluate nets.py:small --weights small.pth --task tasks/digits-linf.toml
 
@@ -95,7 +95,7 @@ def collect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the loss around a model: into its record where the results have one, else into results/measures.
+    """Measure the loss around a model. Into its record where the results have one, else into results/measures.
 
     Example: advbench collect results/records/digits-linf/pgd-at-s0 --task tasks/digits-linf.toml --collector fosc
 

@@ -222,14 +222,13 @@ def _said(found: dict[str, Found]) -> dict[str, Any]:
 
 
 def _tell(console: Console, found: dict[str, Found], file: Path) -> None:
-    table = Table()
-    for column in ("collector", "measure", "value", "unit"):
-        table.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
     for collector, one in found.items():
+        table = Table()
+        for column in (collector, "value", "unit"):
+            table.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
         for name, value in one.values.items():
-            table.add_row(collector, name, "none" if value.value is None else f"{value.value:.4g}", value.unit)
-    if table.row_count:
-        console.print(table)
-    for collector, one in found.items():
+            table.add_row(name, "none" if value.value is None else f"{value.value:.4g}", value.unit)
+        if table.row_count:
+            console.print(table)
         console.print(f"{collector}: {'; '.join(one.notes)}", soft_wrap=True)
-    console.print(f"measures: {file}", soft_wrap=True)
+    console.print(f"measures, with the meaning of each: {file}", soft_wrap=True)

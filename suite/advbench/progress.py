@@ -21,6 +21,10 @@ from advbench.plan import Item
 
 LINES = 40
 """Of a plan; more of them nobody reads."""
+PRIOR_SECONDS = 10
+"""How much work of each worker the estimates count for: the first seconds, when they start, say little of the speed."""
+WHOLE = 3
+"""So many seeds stay in one line of a standing, on 80 columns too; their notes are wrapped instead."""
 PLAIN_SECONDS = 15
 """How often a plain log says where a job stands."""
 
@@ -113,16 +117,20 @@ def show_skipped(console: Console, items: Sequence[Item]) -> None:
 
 def show_board(console: Console, section: Section) -> None:
     """A task's standing as a table; a number that needs its notes is marked as on the pages, which say more."""
-    table = Table(title=f"{section.title}: {section.setting}", title_justify="left")
-    for column in ("defense", "clean", f"robust ({section.protocol})", "seeds", "training", "notes"):
+    # What robust means stands above the table: in its head it would take the room of the seeds.
+    title = f"{section.title}: {section.setting}\nrobust: {section.protocol}"
+    table = Table(title=title, title_justify="left")
+    seeds = [
+        " ".join("FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None, r.marked) for r in g.rows)
+        for g in section.groups
+    ]
+    for column in ("defense", "clean", "robust", "seeds", "training", "notes"):
         table.add_column(column, justify="right" if column in ("clean", "training") else "left", overflow="fold")
-    for group in section.groups:
-        seeds = " ".join(
-            "FAILED" if r.failed else _percent(r.robust.accuracy if r.robust else None, r.marked) for r in group.rows
-        )
+    table.columns[3].no_wrap = all(len(group.rows) <= WHOLE for group in section.groups)
+    for group, each in zip(section.groups, seeds, strict=True):
         cost = span(group.train_seconds) if group.train_seconds else ""
         notes = "; ".join(note.text for note in group.notes)
-        table.add_row(group.label, _percent(group.clean), _percent(group.robust, group.marked), seeds, cost, notes)
+        table.add_row(group.label, _percent(group.clean), _percent(group.robust, group.marked), each, cost, notes)
     console.print(table)
 
 
@@ -179,7 +187,10 @@ class Show:
         elapsed = time.monotonic() - self.started
         if finished <= 0.02 * self.planned or elapsed < 3:
             return ""
-        return f"{span(remaining * elapsed / finished)} left"
+        workers = max(1, min(self.workers, self.count))
+        prior = PRIOR_SECONDS * workers
+        slower = (elapsed * workers + prior) / (finished + prior)
+        return f"{span(remaining / workers * slower)} left"
 
     def __call__(self, event: Event) -> None:
         path = event.item.path

@@ -45,7 +45,7 @@ def quote(paths: Sequence[Path], results: Path, root: Path, device: str, jobs: i
     """Jobs and seconds of each file, as if nothing were done yet; nothing is written. Raises BadInput."""
     index = Index(results)
     files = agenda.files(paths)
-    lines, _ = agenda.lines(files, None, results, root, index, device)
+    lines, _ = agenda.lines(files, [], results, root, index, device)
     items = agenda.states(lines, results, index, device, again=True)
     workers = len(agenda.devices(device, jobs, items))
     about: list[dict[str, Any]] = []

@@ -51,7 +51,7 @@ Execute = Callable[[Sequence[Item], Path, Path, Sequence[str], Callable[[local.E
 
 def run(
     paths: Sequence[Path],
-    only: str | None,
+    only: Sequence[str],
     results: Path,
     root: Path,
     device: str,
@@ -65,7 +65,8 @@ def run(
 ) -> int:
     """Do what `advbench run` promises; the exit code. Raises BadInput, and KeyboardInterrupt with nothing lost.
 
-    `cluster`: a Ray that runs the jobs instead of this machine. `store`: a URL where finished records are kept too.
+    `only`: globs, of which a job has to match one; none for all jobs. `cluster`: a Ray that runs the jobs instead of
+    this machine. `store`: a URL where finished records are kept too.
     """
     asked = (paths, only, results, root, device, jobs, per_device, store)
     if cluster:
@@ -85,7 +86,7 @@ def run(
 
 def _run(
     paths: Sequence[Path],
-    only: str | None,
+    only: Sequence[str],
     results: Path,
     root: Path,
     device: str,

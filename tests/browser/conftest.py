@@ -6,7 +6,6 @@ they ask for beside themselves is kept, and fails the test that opened them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,18 +22,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; without one the test is skipped, or fails in CI."""
-    # For a file of tests, not for all of them: its event loop would stand in the way of others.
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = chromium.launch(playwright)
-        if running is None:
-            if os.environ.get("ADVBENCH_REQUIRE_BROWSER") == "1":
-                pytest.fail(f"{chromium.MISSING}; ADVBENCH_REQUIRE_BROWSER=1 allows no skip")
-            pytest.skip(chromium.MISSING)
-        yield running
-        running.close()
+    """For a file of tests, not for all of them."""
+    with chromium.running() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")
