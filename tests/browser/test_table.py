@@ -151,6 +151,17 @@ def test_a_flag_opens_its_explanation_and_escape_closes_it(visit: Visit):
     expect(badge).to_be_focused()
 
 
+def test_an_explanation_goes_with_the_view_that_it_was_opened_on(visit: Visit):
+    page = visit("collapsed")
+    page.get_by_role("button", name="1 of 2 collapsed").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+    page.evaluate("() => document.querySelector('table.standings tbody a').click()")  # as Back and Forward do
+
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("table.standings")).to_have_count(0)
+
+
 FOCUS = """() => {
     const at = document.activeElement, box = at.getBoundingClientRect();
     const around = [at, at.closest("label")].filter(Boolean).map((one) => getComputedStyle(one));

@@ -79,6 +79,8 @@
     const { dataset } = document.documentElement;
     const mine = (turn += 1);
     delete dataset.ready;
+    // An explanation is of the view that it was opened on: Back leaves both.
+    document.getElementById("explain").close();
     await board.need(...board.needed(asked(names)));
     // Whoever has gone on meanwhile is shown the later view alone.
     if (mine !== turn) return;
