@@ -6,10 +6,11 @@ file are run until one fails. A mutant that all of them pass shows what nobody c
 
 Which tests answer for a file:
 * suite/advbench/a/x.py: tests/a/test_x.py and tests/a/test_x_*.py, except those of another file with a longer name;
-* baselines/x.py: tests/baselines/test_x.py, and test_baselines.py, which holds all of them to the same promises;
+  likewise baselines/x.py;
 * what is found by its name, and so imported nowhere: as NAMED says;
-* a file without these: its folder's own tests/a/test_a.py if there is one, and every test file that imports it;
-* a file without those too: the tests of the files that import it.
+* another file: every test file that imports it; if there is none, the tests of the files that import it;
+* and, for each: what holds its whole folder to the same promises, tests/a/test_a.py and tests/a/test_all.py, and
+  test_declared.py for what a task file may set (PARTS).
 Tests marked slow are left out. Cheap files of tests come first, by what they take without a mutant; a mutant that takes
 three times as long and 30 s hangs, and counts as caught.
 
@@ -55,6 +56,8 @@ NAMED = {
     "suite/advbench/starters/my_collector.py": "tests/test_new.py",
     "suite/advbench/starters/my_defense.py": "tests/test_new.py",
 }
+PARTS = {"attacks", "collectors", "data", "models", "studies", "baselines", "task.py", "recipe.py"}
+"""Folders and files of what a task file may set."""
 
 
 class Tests:
@@ -62,43 +65,50 @@ class Tests:
 
     def __init__(self, repo: Path) -> None:
         self.repo = repo
-        self.sources = [*repo.glob("suite/advbench/**/*.py"), *repo.glob("baselines/*.py")]
+        self.sources = sorted(repo.glob("suite/advbench/**/*.py"))
         self.tests = sorted(repo.glob("tests/**/test_*.py"))
 
     def of(self, file: str) -> tuple[str, list[str]]:
         """How they are found, and the files."""
-        if mirrored := self._mirrored(file):
+        how, found = self._own(file)
+        path = Path(file)
+        together = [f"{_folder(path)}/test_all.py", f"{_folder(path)}/test_{path.parent.name}.py"]
+        if path.parent.name in PARTS or path.name in PARTS:
+            together.append("tests/test_declared.py")
+        return how, sorted({*found, *(test for test in together if (self.repo / test).exists())})
+
+    def _own(self, file: str) -> tuple[str, list[str]]:
+        path = Path(file)
+        if mirrored := self._mirrored(path):
             return "mirrored", mirrored
         if file in NAMED:
             return "named", [NAMED[file]]
-        path = Path(file)
-        folder = self.repo / "tests" / path.parent.relative_to("suite/advbench")
-        own = [str(test.relative_to(self.repo)) for test in folder.glob(f"test_{path.parent.name}.py")]
-        if importing := sorted({*own, *self._importing(file, self.tests)}):
-            return "imported", importing
-        users = self._importing(file, self.sources)
-        return "by its users", sorted({test for user in users for test in self._mirrored(user) or self.of(user)[1]})
-
-    @cache  # noqa: B019 - one Tests a run
-    def _mirrored(self, file: str) -> list[str]:
-        path = Path(file)
         if path.parts[0] == "baselines":
-            return [name for name in (f"tests/baselines/test_{path.stem}.py", "tests/baselines/test_baselines.py")
-                    if (self.repo / name).exists()]  # fmt: skip
-        folder = self.repo / "tests" / path.parent.relative_to("suite/advbench")
+            return "those of all", []
+        if importing := self._importing(path, self.tests):
+            return "imported", importing
+        users = self._importing(path, self.sources)
+        return "by its users", [test for user in users for test in self._own(user)[1]]
+
+    def _mirrored(self, path: Path) -> list[str]:
         longer = [other.stem for other in (self.repo / path).parent.glob(f"{path.stem}_*.py")]
         return [
             str(test.relative_to(self.repo))
-            for test in sorted(folder.glob(f"test_{path.stem}*.py"))
+            for test in sorted((self.repo / _folder(path)).glob(f"test_{path.stem}*.py"))
             if (test.stem + "_").startswith(f"test_{path.stem}_")
             and not any((test.stem + "_").startswith(f"test_{other}_") for other in longer)
         ]
 
-    def _importing(self, file: str, among: list[Path]) -> list[str]:
+    def _importing(self, path: Path, among: list[Path]) -> list[str]:
         """Those that import the module, whole or a name of it."""
-        parts = Path(file).relative_to("suite").with_suffix("").parts
+        parts = path.relative_to("suite").with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        return [str(path.relative_to(self.repo)) for path in among if module in _imports(path)]
+        return [str(other.relative_to(self.repo)) for other in among if module in _imports(other)]
+
+
+def _folder(path: Path) -> Path:
+    """Where the tests of a file would lie."""
+    return Path("tests") / (path.parent if path.parts[0] == "baselines" else path.parent.relative_to("suite/advbench"))
 
 
 @cache
@@ -155,7 +165,8 @@ class Room:
             import pytest
 
             options = ["-x", "-q", "-m", "not slow", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line"]
-            code = int(pytest.main([*options, f"--basetemp={self.folder / 'tmp'}", *tests]))
+            options.append(f"--basetemp={self.folder / 'tmp'}")
+            code = int(pytest.main([*options, *tests])) if tests else 0
         finally:
             sys.stdout.flush()
             os._exit(code)
@@ -217,7 +228,7 @@ def main() -> None:
     equivalent = {(one["file"], one["line"], one["before"], one["after"]): one["why"] for one in told}
     lines = asked.log.read_text("utf-8").splitlines() if asked.log and asked.log.exists() else []
     said = [json.loads(line) for line in lines]
-    seconds = {one["tests"]: one["seconds"] for one in said if "tests" in one and one["outcome"] == "survived"}
+    timed = {one["tests"]: one for one in said if "tests" in one}
     done = {tuple(one["name"]): one for one in said if one.get("seed") == seed}
     ends = time.monotonic() + 60 * asked.minutes
 
@@ -236,14 +247,14 @@ def main() -> None:
             open_ = [one for one in open_ if done.get(one.name, {}).get("outcome") == "survived"]
         else:
             open_ = [one for one in open_ if one.name not in done]
-        wanted = {test for one in open_ for test in answers.of(one.file)[1]} - seconds.keys()
+        wanted = {test for one in open_ for test in answers.of(one.file)[1]} - timed.keys()
         for test, outcome, took, failed in through(rooms, ((test, [test], 900, None) for test in sorted(wanted))):
             print(
                 f"{took:6.1f} s  {test}{'' if outcome == 'survived' else f'  left out: {outcome} {failed}'}", flush=True
             )
-            keep({"tests": test, "outcome": outcome, "seconds": took})
-            if outcome == "survived":
-                seconds[test] = took
+            timed[test] = {"tests": test, "outcome": outcome, "seconds": took}
+            keep(timed[test])
+        seconds = {test: one["seconds"] for test, one in timed.items() if one["outcome"] == "survived"}
 
         def works() -> Iterator[Work]:
             for one in open_:
