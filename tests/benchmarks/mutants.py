@@ -7,7 +7,7 @@ file are run until one fails. A mutant that all of them pass shows what nobody c
 Which tests answer for a file:
 * suite/advbench/a/x.py: tests/a/test_x.py and tests/a/test_x_*.py, except those of another file with a longer name;
   likewise baselines/x.py;
-* what is found by its name, and so imported nowhere: as NAMED says;
+* what is found by its name, and so imported nowhere, or has its tests elsewhere: as NAMED says;
 * another file: every test file that imports it; if there is none, the tests of the files that import it;
 * and, for each: what holds its whole folder to the same promises, tests/a/test_a.py and tests/a/test_all.py, and
   test_declared.py for what a task file may set (PARTS).
@@ -52,6 +52,7 @@ NAMED = {
     "suite/advbench/__main__.py": "tests/test_cli.py",
     "suite/advbench/attacks/foolbox.py": "tests/attacks/test_library.py",
     "suite/advbench/attacks/torchattacks.py": "tests/attacks/test_library.py",
+    "suite/advbench/folder.py": "tests/results/test_*.py",
     "suite/advbench/starters/my_attack.py": "tests/test_new.py",
     "suite/advbench/starters/my_collector.py": "tests/test_new.py",
     "suite/advbench/starters/my_defense.py": "tests/test_new.py",
@@ -82,7 +83,7 @@ class Tests:
         if mirrored := self._mirrored(path):
             return "mirrored", mirrored
         if file in NAMED:
-            return "named", [NAMED[file]]
+            return "named", [str(test.relative_to(self.repo)) for test in self.repo.glob(NAMED[file])]
         if path.parts[0] == "baselines":
             return "those of all", []
         if importing := self._importing(path, self.tests):
