@@ -58,6 +58,8 @@ SHARES = words(
     """
 )
 """Numbers that are a part of a whole, and so at most one."""
+MUCH = words("Evaluation.votes RandAugment.magnitude dat.processes dat.unlabelled_ratio")
+"""Numbers with a limit beside those of attacks."""
 
 
 def specs() -> Iterator[tuple[str, type[Spec]]]:
@@ -104,6 +106,21 @@ def test_a_share_is_at_most_one(number: str):
 
     assert refused(kind, name, 1.01)
     assert not refused(kind, name, 0.5)
+
+
+OF_ATTACKS = {
+    number
+    for number, (kind, name, _) in NUMBERS.items()
+    if issubclass(kind, Attack) and "int" in str(kind.model_fields[name].annotation)
+}
+
+
+@pytest.mark.parametrize("number", sorted(OF_ATTACKS | MUCH))
+def test_what_multiplies_the_work_has_a_limit(number: str):
+    """A slip of some zeros is heard of at once; every whole number of an attack is such a one."""
+    kind, name, _ = NUMBERS[number]
+
+    assert refused(kind, name, 10**9)
 
 
 def test_the_lists_name_numbers_that_there_are():
