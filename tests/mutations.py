@@ -102,12 +102,12 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Any, str]]:
             yield "boolean", node, _with(node, op=SWAPS[type(node.op)]())
         case ast.UnaryOp(op=ast.Not()):
             yield "boolean", node, f"({ast.unparse(node.operand)})"
-        case ast.Constant(value=bool()):
-            yield "constant", node, str(not node.value)
-        case ast.Constant(value=int()):
-            yield "constant", node, str(0 if node.value == 1 else node.value + 1)
-        case ast.Constant(value=float()):
-            yield "constant", node, repr(2 * node.value or 1.0)
+        case ast.Constant(value=bool(value)):
+            yield "constant", node, str(not value)
+        case ast.Constant(value=int(value)):
+            yield "constant", node, str(0 if value == 1 else value + 1)
+        case ast.Constant(value=float(value)):
+            yield "constant", node, repr(2 * value or 1.0)
         case ast.Expr(value=ast.Call()) | ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield "dropped statement", node, "pass"
         case ast.Return(value=ast.expr()) if not isinstance(node.value, ast.Constant) or node.value.value is not None:
