@@ -33,7 +33,6 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
@@ -133,10 +132,8 @@ class Room:
         if (shared := REPO.parent / "shared").exists():
             (folder / "shared").symlink_to(shared)  # where tests look for real data
         # A file that is changed and put back within a second may keep its time and size: only its hash tells.
-        quiet = subprocess.DEVNULL
-        for part in ("suite", "baselines", "tests"):
-            command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", part]
-            subprocess.run(command, cwd=self.tree, check=True, stdout=quiet)
+        command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash"]
+        subprocess.run([*command, "suite", "baselines", "tests"], cwd=self.tree, check=True)
         self.pid, self.ends, self.started = 0, 0.0, 0.0
         self.work: Any = None
 
@@ -160,7 +157,8 @@ class Room:
             said = os.open(self.folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(said, 1)
             os.dup2(said, 2)
-            sys.path[:] = [str(self.tree / "suite"), *sys.path[1:]]
+            ours = {str(REPO / folder) for folder in ("suite", "tests", "tests/benchmarks")}
+            sys.path[:] = [str(self.tree / "suite"), *(e for e in sys.path if str(Path(e).resolve()) not in ours)]
             os.environ |= {"PYTHONPATH": sys.path[0], "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
             sys.dont_write_bytecode = True
             import pytest
@@ -213,6 +211,32 @@ def through(rooms: list[Room], works: Iterable[Work]) -> Iterator[tuple[Any, str
                 yield room.work, *ended, room.failed() if ended[0] == "caught" else ""
 
 
+class Log:
+    """What has come of files of tests and of mutants; the latest line of each is what counts."""
+
+    def __init__(self, path: Path | None, seed: str) -> None:
+        self.path = path
+        self.timed: dict[str, dict[str, Any]] = {}
+        """By file of tests, without a mutant."""
+        self.done: dict[tuple[str, ...], dict[str, Any]] = {}
+        """By name of a mutant."""
+        for line in path.read_text("utf-8").splitlines() if path and path.exists() else []:
+            said = json.loads(line)
+            if "tests" in said:
+                self.timed[said["tests"]] = said
+            elif said["seed"] == seed:
+                self.done[tuple(said["name"])] = said
+
+    def keep(self, line: dict[str, Any]) -> None:
+        if "tests" in line:
+            self.timed[line["tests"]] = line
+        else:
+            self.done[tuple(line["name"])] = line
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
 def main() -> None:
     """Draw, time, run, print."""
     parser = argparse.ArgumentParser()
@@ -220,67 +244,54 @@ def main() -> None:
     parser.add_argument("--seed", help="default: the commit")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=600)
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--again", action="store_true", help="those that survived, once more")
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, check=True, capture_output=True, text=True)
     seed = asked.seed or commit.stdout.strip()
+    log = Log(asked.log, seed)
     told = tomllib.loads((Path(__file__).parent / "mutants_equivalent.toml").read_text("utf-8"))["mutant"]
     equivalent = {(one["file"], one["line"], one["before"], one["after"]): one["why"] for one in told}
-    lines = asked.log.read_text("utf-8").splitlines() if asked.log and asked.log.exists() else []
-    said = [json.loads(line) for line in lines]
-    timed = {one["tests"]: one for one in said if "tests" in one}
-    done = {tuple(one["name"]): one for one in said if one.get("seed") == seed}
-    ends = time.monotonic() + 60 * asked.minutes
-
-    def keep(line: dict[str, Any]) -> None:
-        if asked.log:
-            with asked.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
     for name in PRELOADED:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as name:
         rooms = [Room(Path(name) / str(number)) for number in range(asked.jobs)]
-        drawn, answers = [*islice(draw(rooms[0].tree, seed), asked.count)], Tests(rooms[0].tree)
-        open_ = [one for one in drawn if one.name not in equivalent]
-        if asked.again:
-            open_ = [one for one in open_ if done.get(one.name, {}).get("outcome") == "survived"]
-        else:
-            open_ = [one for one in open_ if one.name not in done]
-        wanted = {test for one in open_ for test in answers.of(one.file)[1]} - timed.keys()
-        for test, outcome, took, failed in through(rooms, ((test, [test], 900, None) for test in sorted(wanted))):
-            print(
-                f"{took:6.1f} s  {test}{'' if outcome == 'survived' else f'  left out: {outcome} {failed}'}", flush=True
-            )
-            timed[test] = {"tests": test, "outcome": outcome, "seconds": took}
-            keep(timed[test])
-        seconds = {test: one["seconds"] for test, one in timed.items() if one["outcome"] == "survived"}
+        tree = rooms[0].tree
+        for file, line, *_ in equivalent:
+            if line not in (tree / file).read_text("utf-8"):
+                print(f"mutants_equivalent.toml: {file} has no line {line!r} any more")
+        drawn, answers = [*islice(draw(tree, seed), asked.count)], Tests(tree)
+        before = {one: log.done[one.name]["outcome"] if one.name in log.done else None for one in drawn}
+        todo = [one for one in drawn if one.name not in equivalent]
+        todo = [one for one in todo if before[one] == ("survived" if asked.again else None)]
+        wanted = sorted({test for one in todo for test in answers.of(one.file)[1]} - log.timed.keys())
+        for test, outcome, took, failed in through(rooms, ((test, [test], 900, None) for test in wanted)):
+            print(f"{took:6.1f} s  {test}  {'' if outcome == 'survived' else f'left out: {failed}'}", flush=True)
+            log.keep({"tests": test, "outcome": outcome, "seconds": took})
+        seconds = {test: one["seconds"] for test, one in log.timed.items() if one["outcome"] == "survived"}
 
         def works() -> Iterator[Work]:
-            for one in open_:
+            for one in todo:
                 tests = sorted((test for test in answers.of(one.file)[1] if test in seconds), key=seconds.__getitem__)
-                if time.monotonic() < ends:
-                    yield one, tests, 3 * sum(seconds[test] for test in tests) + 30, one
+                yield one, tests, 3 * sum(seconds[test] for test in tests) + 30, one
 
         for one, outcome, took, failed in through(rooms, works()):
             how = answers.of(one.file)[0]
             print(f"{outcome:8} {took:6.1f} s  {one}  ({how})  {failed}", flush=True)
-            done[one.name] = asdict(one) | {
-                "name": one.name, "seed": seed, "how": how, "outcome": outcome, "seconds": took, "failed": failed
-            }  # fmt: skip
-            keep(done[one.name])
-    outcomes = {one: done[one.name]["outcome"] for one in drawn if one.name in done and one.name not in equivalent}
+            came = {"seed": seed, "name": one.name, "how": how, "outcome": outcome, "seconds": took, "failed": failed}
+            log.keep(asdict(one) | came)
+    _tell([one for one in drawn if one.name not in equivalent], log)
     same = [one for one in drawn if one.name in equivalent]
-    for title, listed in (
-        ("survived", [str(one) for one, outcome in outcomes.items() if outcome == "survived"]),
-        ("equivalent", [f"{one}\n    {equivalent[one.name]}" for one in same]),
-    ):
-        print(f"\n{title}:", *listed, sep="\n  ")
-    counts = Counter(outcomes.values())
-    caught = counts["caught"] + counts["hung"]
-    print(f"\ndrawn {len(drawn)}, run {len(outcomes)}: caught {caught} ({counts['hung']} hung), ", end="")
-    print(f"survived {counts['survived']}; equivalent {len(same)}; share caught {caught / max(1, len(outcomes)):.1%}")
+    print(f"\nequivalent: {len(same)}", *(f"{one}\n    {equivalent[one.name]}" for one in same), sep="\n  ")
+
+
+def _tell(drawn: list[Mutant], log: Log) -> None:
+    """The survivors and the share; of what was drawn and changes something."""
+    outcomes = {one: log.done[one.name]["outcome"] for one in drawn if one.name in log.done}
+    left = [str(one) for one, outcome in outcomes.items() if outcome not in {"caught", "hung"}]
+    hung, caught = [*outcomes.values()].count("hung"), len(outcomes) - len(left)
+    print("\nsurvived:", *left, sep="\n  ")
+    print(f"\ndrawn {len(drawn)}, run {len(outcomes)}: caught {caught}, {hung} of them hung; survived {len(left)}")
+    print(f"share caught: {caught / max(1, len(outcomes)):.1%}")
 
 
 if __name__ == "__main__":
