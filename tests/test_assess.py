@@ -155,7 +155,10 @@ def test_a_job_of_ours_has_the_verdicts_of_its_own_record(tiny: Any) -> None:
 def test_what_is_done_is_not_done_again(capsys: pytest.CaptureFixture[str]) -> None:
     judged()
     before = Path("results/records/tiny/nets-Net-w-s0/record.json").stat().st_mtime_ns
-    assert "evaluated before" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "evaluated before" not in said
+    assert f"record: {Path('results/records/tiny/nets-Net-w-s0/record.json')}\n" in said
+    assert f"board: {Path('results/index.html')}\n" in said
     judged()
     assert "tiny/nets-Net-w: evaluated before" in capsys.readouterr().out
     assert Path("results/records/tiny/nets-Net-w-s0/record.json").stat().st_mtime_ns == before

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.attacks.base import fooled
-from advbench.inference import Quick, folded, quick
+from advbench.inference import Engines, Quick, folded, quick
 from advbench.models.base import Model
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.models.mnist_cnn import MnistCnn
@@ -174,3 +174,23 @@ def test_only_what_the_judge_finds_wrong_is_fooled():
         False,
         False,
     ]
+
+
+def test_a_copy_is_tried_on_fewer_images_where_the_memory_is_short(monkeypatch: pytest.MonkeyPatch):
+    model, tried = nn.Identity(), list[int]()
+
+    def short(made: nn.Module, x: Tensor, _: str) -> nn.Module:
+        tried.append(len(x))
+        assert len(tried) < 9, "it would be tried for ever"
+        if len(x) > room:
+            raise torch.OutOfMemoryError
+        return made
+
+    monkeypatch.setattr("advbench.inference.quick", short)
+    room = 2
+    assert Engines(model, torch.zeros(9, 1, 1, 1)).of("fp32") is model
+    assert tried == [9, 4, 2]
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        Engines(model, torch.zeros(2, 1, 1, 1)).of("fp32")
+    assert tried == [9, 4, 2, 2, 1]

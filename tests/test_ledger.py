@@ -66,6 +66,22 @@ def test_a_candidate_breaks_what_it_is_allowed_to_and_what_the_model_gets_wrong(
     assert found.judge(Brightness(), LINF, rows, other).tolist() == breaks
 
 
+def test_the_distance_is_that_of_the_nearest_candidate_that_broke_it():
+    found, rows = ledger(), torch.tensor([1, 0])
+    for shift in (0.07, 0.09, 0.06, 0.04):  # the last one is not over the edge
+        found.judge(Brightness(), LINF, rows, found.x[rows] + shift)
+
+    assert found.distance.tolist() == [pytest.approx(0.06, abs=1e-6), torch.inf, torch.inf, torch.inf]
+    assert found.distance.dtype == torch.float64
+
+
+def test_a_fresh_ledger_has_cost_nothing():
+    found = ledger()
+
+    assert (found.forward.tolist(), found.backward.tolist(), found.seconds) == ([0] * 4, [0] * 4, 0)
+    assert (found.votes, found.detector, found.done, found.withstood) == (1, False, [], {})
+
+
 def test_a_model_that_answers_with_nan_is_wrong_there_as_it_is_on_clean_examples():
     found = ledger()
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from advbench import find
 from advbench.assess import Where, assess
 from advbench.collect import collect
+from advbench.collectors.base import Collector
 from advbench.collectors.fosc import Fosc
 from advbench.data.subsets import choose
-from advbench.observe import CHEAP, observe
+from advbench.observe import CHEAP, EXAMPLES, _chosen, observe
 from advbench.outside import Asked
 from advbench.plan import finished, record_folder
 from advbench.record import MEASURES, Record, load, whole
@@ -26,7 +27,7 @@ from advbench.resolve import resolve
 from advbench.run import run_job
 from advbench.seal import sealed
 from advbench.spec import BadInput
-from advbench.task import Data
+from advbench.task import Data, check, read
 from advbench.threat import Threat
 
 NETS = """\
@@ -179,6 +180,18 @@ def test_by_default_everything_but_what_moves_or_bends_the_weights_or_proves(tin
     dear = {"certified", "param-hessian", "sharpness", "smoothness", "updates"}
     assert set(found["measure_notes"]) == set(CHEAP) == set(find.names(find.PACKAGE / "collectors")) - dear
     assert all(notes[0].startswith("32 examples") for notes in found["measure_notes"].values())
+
+
+def test_a_collector_that_the_task_does_not_set_takes_its_own_number_of_examples_and_never_all(
+    tmp_path: Path, tiny: Any
+):
+    said, _ = check(read(tiny(tmp_path)))
+    assert said is not None
+
+    found = {one.name: one.examples for one in _chosen(said, ["smoothness", "fosc"], tmp_path)}
+
+    assert find.part(Collector, "fosc")().examples is None  # all, where a task says no more
+    assert found == {"smoothness": 128, "fosc": EXAMPLES}
 
 
 @pytest.mark.usefixtures("here")

@@ -65,6 +65,14 @@ def test_a_flipped_bit_is_found_wherever_it_changes_what_a_reader_takes(name):
     assert found > 0.9 * len(content)
 
 
+def test_the_end_of_an_archive_is_held_to_its_seal_byte_by_byte():
+    content = seal("a.pt", CONTENT["a.pt"])
+    for place in range(1, 22 + 64 + 1):  # the record of its end, then the seal
+        flipped = bytearray(content)
+        flipped[-place] ^= 1
+        assert sound("a.pt", bytes(flipped)) is False, place
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_was_cut_short_is_found_wherever_it_was_cut(name):
     content = seal(name, CONTENT[name])

@@ -79,6 +79,21 @@ def test_each_kind_has_its_share_and_what_those_before_it_left(
         assert "adversarial.safetensors of the record" in one["left"]["images"]
 
 
+def test_what_fits_to_the_byte_is_shown(make: Any):
+    rows = list(turns(sections([make("a")])))
+    [(place, row)] = rows
+    images = np.random.default_rng(0).bytes(2_000).hex()
+
+    def given(bytes_: int) -> tuple[int, dict[str, Any]]:
+        held = room.Held({place: {}}, {place: {}})
+        left = room._add(held, "images", lambda *_: images, bytes_, rows, {room.key(row.record): Path()})
+        return left, held.records[place]
+
+    assert given(room.size(images)) == (0, {"images": images})
+    left, said = given(room.size(images) - 1)
+    assert (left, list(said)) == (room.size(images) - 1, ["left"])
+
+
 def full(results: Path, tasks: int, defenses: int, seeds: int) -> None:
     """Records with all that a page can show of one: of 30 epochs, 1,000 examples and 8 images of noise."""
     rng = np.random.default_rng(0)

@@ -49,6 +49,14 @@ def test_a_smooth_network_s_values_are_those_of_its_dense_hessian(scene, digits_
     assert not any(name.startswith("gates") for name in found.values)
 
 
+def test_beyond_a_hundred_classes_a_spectrum_costs_its_products():
+    """A product is four passes: forward and backward, and both once more for the second derivative."""
+    made = InputHessian(lanczos_steps=7, probes=3)
+
+    assert made.spectrum(100) == 1 + 100
+    assert made.spectrum(101) == 4 * (7 + 3)
+
+
 def test_strengths_that_do_not_rise_are_refused():
     for strengths in ((0.2, 0.1), (0.0, 1.0), (0.5, 0.5)):
         with pytest.raises(ValidationError, match="should rise, and begin above 0"):

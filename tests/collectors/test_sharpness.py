@@ -83,6 +83,10 @@ def test_the_curve_and_the_surface_are_the_loss_where_the_directions_lead(bowl):
     assert found.values["clean_curve_rise"].value == pytest.approx(float((curve[0] + curve[4]) / 2 - curve[2]))
 
 
+def test_by_default_curve_and_surface_have_the_unmoved_model_in_their_middle():
+    assert Sharpness().points % 2 == Sharpness().side % 2 == 1
+
+
 def test_filter_normalisation_leaves_batch_norm_and_biases_alone():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 4)).double()

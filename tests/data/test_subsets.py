@@ -236,3 +236,6 @@ def test_asking_for_more_than_the_pool_has() -> None:
     fields = {"name": "x", "unlabelled": {"count": 5, "path": "pool.npz"}}
     with pytest.raises(BadInput, match=r"data\.unlabelled\.count: 5 is more than the 4 images of the pool"):
         choose(replace(WHOLE, pool=WHOLE.train.images[:4]), Data.model_validate(fields), "cpu")
+    whole = choose(replace(WHOLE, pool=WHOLE.train.images[:5]), Data.model_validate(fields), "cpu").unlabelled
+    assert whole is not None
+    assert len(whole) == 5

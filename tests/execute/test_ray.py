@@ -13,13 +13,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pair import STANDARD, suite
 from printed import block
 from ray_nodes import Cluster, members
 
+from advbench.execute.limits import GIB
+from advbench.execute.ray import _Driver, _Try
 from advbench.record import load
+from advbench.resolve import resolve
 from advbench.stable import stable
 
 
@@ -172,6 +177,32 @@ def test_without_ray_it_is_said_what_to_install(tmp_path: Path, tiny, command_en
 
     assert answer.returncode == 2
     assert answer.stderr == "advbench: --executor ray: Ray is not installed; pip install 'advbench[cluster]'\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"), [("", None), ("[resources]\nmemory_gib = 2\n", 2), ("[resources]\nmemory_gib = 9\n", 3)]
+)
+def test_a_task_reserves_the_memory_that_its_job_may_take_and_no_more_than_a_node_has(
+    tmp_path: Path, tiny, more: str, asked: int | None
+):
+    reserved: dict[str, Any] = {}
+
+    class Task:
+        def options(self, **options: Any) -> Task:
+            reserved.update(options)
+            return self
+
+        def remote(self, *_: Any) -> None: ...
+
+    [item] = resolve(tiny(tmp_path, more=more), tmp_path / "data", {}).items
+    driver = object.__new__(_Driver)
+    driver.ray, driver.results = SimpleNamespace(remote=lambda _: Task()), tmp_path
+    driver.told, driver.seen, driver.having = SimpleNamespace(device="cpu"), True, {}  # type: ignore[assignment]
+    driver.most = {"CPU": 8, "memory": 3 * GIB}
+    driver._send(_Try(item), 0)
+
+    assert reserved["memory"] == (asked and asked * GIB)
+    assert (reserved["num_cpus"], reserved["num_gpus"]) == (1, 0)
 
 
 def begun(folder: Path, env: dict[str, str], *asked: str | Path) -> subprocess.Popen[str]:

@@ -190,3 +190,4 @@ def test_sizes_of_zero_and_unknown_norms_are_refused(fields: dict[str, object], 
 def test_more_than_the_training_examples_are_refused():
     with pytest.raises(BadInput, match="64 workers of 32 examples are more than the 1,437 training examples"):
         DatScaling(workers=(1, 64)).fit(Digits().load(None))  # type: ignore[arg-type]
+    DatScaling(workers=(1, 3), batch=479).fit(Digits().load(None))  # type: ignore[arg-type]

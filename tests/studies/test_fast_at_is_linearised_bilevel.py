@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.optimize import minimize
 
 from advbench.find import build
@@ -89,6 +90,13 @@ def test_the_implicit_gradient_counts_in_the_comparison_and_fast_at_has_none():
 
     assert study._error("fast-bat", setting)[1] > 0.03
     assert study._error("fast-at", setting)[1] == 0
+
+
+@pytest.mark.parametrize("eps", [(0.1, 0.1), (0.2, 0.1), (0.0, 0.1), (0.1, 1.1)])
+def test_radii_that_do_not_rise_from_above_0_to_at_most_1_are_refused(eps: tuple[float, ...]):
+    with pytest.raises(ValidationError, match="eps should hold radii that rise, above 0 and at most 1"):
+        FastAtIsLinearisedBilevel(eps=eps)
+    assert FastAtIsLinearisedBilevel(eps=(0.1, 1.0)).eps == (0.1, 1.0)
 
 
 def test_passes_are_equal():
