@@ -29,7 +29,6 @@ ANY = words(
     ThreatModel.eps
     preact-resnet18.mean resnet18.mean timm.mean torchvision.mean wrn-28-10.mean
     first-order-dynamics.compared relu-perturbation.checked
-    sharpness.asam sharpness.average sharpness.awp sharpness.sam
     """
 )
 """Numbers that have no bound of their own; eps is judged beside its norm."""

@@ -7,7 +7,7 @@ al. 2021, arXiv 2102.02950).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -28,6 +28,7 @@ from advbench.collectors.landscape import (
 from advbench.seeds import generator
 
 Adversaries = Literal["regenerated", "frozen"]
+Radius = Annotated[float, Field(gt=0)]
 
 
 class Sharpness(Collector):
@@ -56,13 +57,13 @@ class Sharpness(Collector):
     """Of the curve."""
     side: int = Field(default=7, ge=0)
     """Points of the surface each way; 0: no surface."""
-    sam: tuple[float, ...] = (0.05, 0.1)
+    sam: tuple[Radius, ...] = (0.05, 0.1)
     """Radii rho, in weight units (SAM: 0.05)."""
-    asam: tuple[float, ...] = (0.5, 1.0)
+    asam: tuple[Radius, ...] = (0.5, 1.0)
     """Radii rho as shares of each weight (ASAM: 0.5)."""
-    awp: tuple[float, ...] = (0.005, 0.01)
+    awp: tuple[Radius, ...] = (0.005, 0.01)
     """Shares gamma of the length of each tensor (AWP: 0.005 to 0.01)."""
-    average: tuple[float, ...] = (0.05, 0.1)
+    average: tuple[Radius, ...] = (0.05, 0.1)
     """Lengths of random directions, in weight units."""
     directions: int = Field(default=4, ge=1)
     """Random directions, each taken both ways."""
