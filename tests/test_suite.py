@@ -211,7 +211,7 @@ def test_the_board_shows_failed_jobs(mixed):
     page = (folder / "results" / "index.html").read_text(encoding="utf-8")
 
     assert page.count("FAILED") >= len(ODD) - 1
-    assert "FAILED" in done.stdout.partition("robust (fgsm")[2]
+    assert "FAILED" in done.stdout.partition("robust: fgsm")[2]
 
 
 def test_a_job_without_data_is_skipped_with_the_way_to_get_it_in_the_plan_and_at_the_end(mixed):

@@ -52,7 +52,7 @@ def test_in_the_folder_of_the_task_file_the_same_job_is_run(repo: Path, record: 
     items = resolve(file, repo / "data", {}).items
 
     assert said["task_file"] == file.name
-    assert [item.job.id for item in items if item.job and item.matches(asked["only"])] == [record.id]
+    assert [item.job.id for item in items if item.job and item.matches(*asked["only"])] == [record.id]
 
 
 def test_a_task_of_a_sweep_comes_from_the_sweep_s_file(record: Record):
@@ -61,4 +61,4 @@ def test_a_task_of_a_sweep_comes_from_the_sweep_s_file(record: Record):
     asked = understood(row.command, "run")
 
     assert [str(path) for path in asked["paths"]] == ["digits-linf.toml"]
-    assert asked["only"] == "digits-linf@eps-1_10/pgd-at-s0"
+    assert asked["only"] == ["digits-linf@eps-1_10/pgd-at-s0"]
