@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -104,15 +105,15 @@ class Flaky(MemoryFileSystem):
     """Takes a number of writes, and no more."""
 
     protocol = "flaky"
-    store: dict = {}
-    pseudo_dirs = [""]
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
     left = 0
 
-    def pipe_file(self, path, value, **how):
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
         if not Flaky.left:
             raise PermissionError("the token\nhas run out")
         Flaky.left -= 1
-        super().pipe_file(path, value, **how)
+        super().pipe_file(path, value, mode, **kwargs)
 
 
 @pytest.fixture
