@@ -105,7 +105,7 @@ class Flaky(MemoryFileSystem):
     """Takes a number of writes, and no more."""
 
     protocol = "flaky"
-    store: ClassVar[dict[str, Any]] = {}
+    store: dict[str, Any] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     left = 0
 
