@@ -72,13 +72,14 @@ def square(model: nn.Module, threat: Threat, queries: int, seed: int = 0, *, res
     )
 
 
-def architecture() -> Any:
-    """robustbench's ResNets; without it the test is skipped."""
+def architecture(family: str) -> Any:
+    """robustbench's file of a family of networks, such as "resnet"; without it the test is skipped."""
     package = find_spec("robustbench")
     if package is None or package.origin is None:
         pytest.skip("robustbench is not installed")
     # The one file, because importing the package imports every model family it knows.
-    spec = spec_from_file_location("_theirs", Path(package.origin).parent / "model_zoo/architectures/resnet.py")
+    file = Path(package.origin).parent / "model_zoo" / "architectures" / f"{family}.py"
+    spec = spec_from_file_location("_theirs", file)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

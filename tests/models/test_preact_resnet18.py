@@ -34,7 +34,7 @@ def test_eighteen_layers() -> None:
 
 def test_it_computes_what_robustbenchs_does() -> None:
     """The same weights give the same logits in the field's own network of this name (with its last BN)."""
-    module = architecture()
+    module = architecture("resnet")
     torch.manual_seed(0)
     theirs = module.PreActResNet(module.PreActBlock, [2, 2, 2, 2], bn_before_fc=True, out_shortcut=True)
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):

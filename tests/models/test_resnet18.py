@@ -37,7 +37,7 @@ def test_three_stages_halve_the_image(shape: tuple[int, int, int], side: int) ->
 
 def test_it_computes_what_robustbenchs_does() -> None:
     """The same weights give the same logits in the field's own network of this name."""
-    module = architecture()
+    module = architecture("resnet")
     torch.manual_seed(0)
     theirs = module.ResNet(module.BasicBlock, [2, 2, 2, 2])
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
+from peers import architecture
 from pydantic import ValidationError
 from torch import nn
 
@@ -43,15 +42,7 @@ def test_two_stages_halve_the_image(shape: tuple[int, int, int], side: int) -> N
 
 def test_it_computes_what_robustbenchs_does() -> None:
     """The same weights give the same logits in the network that the field's board runs under this name."""
-    package = find_spec("robustbench")
-    if package is None or package.origin is None:
-        pytest.skip("robustbench is not installed")
-    # The one file, because importing the package imports every model family it knows.
-    spec = spec_from_file_location("_wide", Path(package.origin).parent / "model_zoo/architectures/wide_resnet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = architecture("wide_resnet")
     torch.manual_seed(0)
     theirs = module.WideResNet(depth=16, widen_factor=2)
     for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
