@@ -159,10 +159,10 @@ def _data(root: Path) -> Iterator[Finding]:
     from pydantic import ValidationError
 
     from advbench import find
-    from advbench.data.base import Missing, Source
+    from advbench.data.base import DATA_ROOT, Missing, Source
 
     there = "" if root.is_dir() else ", which is not there"
-    yield Finding("data root", "ok", f"{root.resolve()}{there}")
+    yield Finding("data root", "ok", f"{root.resolve()}{there}", f"{DATA_ROOT} says another")
     for name in find.names(find.PACKAGE / "data"):
         kind = find.part(Source, name)
         try:
@@ -171,7 +171,7 @@ def _data(root: Path) -> Iterator[Finding]:
         except ValidationError:
             continue  # it lies where the task says
         except Missing as missing:
-            yield Finding(f"data {name}", "warn", str(missing))
+            yield Finding(f"data {name}", "warn", missing.what)
 
 
 def _results(results: Path) -> Iterator[Finding]:

@@ -21,14 +21,21 @@ from torch import Tensor
 from advbench.data.stream import ahead
 from advbench.spec import BadInput, Part
 
+DATA_ROOT = "--data-root or ADVBENCH_DATA"
+
 
 class Missing(Exception):
     """The data is not on this machine; the message says how to get it. The job is skipped, not failed."""
 
+    def __init__(self, what: str, where: str = "") -> None:
+        """`where`: what says where data sets lie, which a list of many findings says once."""
+        super().__init__(f"{what} ({where})" if where else what)
+        self.what = what
+
     @classmethod
     def at(cls, place: Path, how: str) -> Missing:
         """Nothing at `place` under the data root; `how` says how to get it."""
-        return cls(f"{place} is not there; {how} (--data-root or ADVBENCH_DATA sets the data root)")
+        return cls(f"{place} is not there; {how}", f"{DATA_ROOT} sets the data root")
 
 
 @dataclass(frozen=True)
