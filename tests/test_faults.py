@@ -22,6 +22,8 @@ from advbench.results.verify import verify
 from advbench.run import attempt
 from advbench.stable import stable
 
+pytestmark = pytest.mark.slow
+
 DEFENSE = '''\
 """Slow, talkative, and with all that a checkpoint has to carry."""
 
@@ -228,7 +230,6 @@ WRITES = [
 """What a run writes in its several processes, in the order in which it does."""
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_disk_that_fills_before_any_kind_of_write_costs_nothing_but_the_stop(bench: Bench, whole: Outcome, disk):
     order = bench.folder / "order"

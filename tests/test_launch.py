@@ -105,6 +105,7 @@ def test_two_processes_share_every_batch_and_leave_one_record(whole):
     assert len(record.measure_notes["fosc"]) == 2
 
 
+@pytest.mark.slow
 def test_the_same_again_is_the_same(whole, tmp_path: Path, tiny, command):
     _, record = whole
     _, again, _ = run(tmp_path, suite(tmp_path, tiny), command)
@@ -122,6 +123,7 @@ def test_one_process_that_nobody_looks_at_comes_to_the_same_weights(whole, tmp_p
         torch.testing.assert_close(last(tmp_path)[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [

@@ -32,6 +32,7 @@ name = "fast-at"
 """
 
 
+@pytest.mark.slow
 def test_the_same_job_in_two_processes_leaves_equal_bytes(tmp_path: Path, tiny, command):
     task = tiny(tmp_path, "t", ('attacks = ["fgsm"]', 'attacks = ["fgsm", "pgd"]\nblock = 16\ncurve = ["1/20"]'))
     for results in ("one", "two"):

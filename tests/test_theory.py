@@ -91,6 +91,7 @@ def refused(path: Path, text: str) -> str:
     return told.value.lines[0]
 
 
+@pytest.mark.slow
 def test_from_the_command_to_the_board(folder: Path, command):
     done = command(folder, "run", "coins.toml")
 
@@ -166,6 +167,7 @@ def test_a_changed_study_is_another_job(folder: Path):
         theory.of(stale, folder)
 
 
+@pytest.mark.slow
 def test_data_that_are_not_here_are_the_embedded_ones_and_it_is_said(folder: Path, command):
     (folder / "l.toml").write_text(
         'version = 1\ntitle = "L"\n[study]\nname = "logistic-sharpness"\neps = [0, 0.2, 0.4]\ndirections = 2\n'

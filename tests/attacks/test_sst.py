@@ -55,6 +55,7 @@ def masked(digits) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_it_breaks_a_target_without_a_gradient_and_the_noise_is_why(masked, digits_test):
     x, y, threat = digits_test.pixels(slice(None)), digits_test.labels, Threat("Linf", 0.07)
 

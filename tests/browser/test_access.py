@@ -115,6 +115,7 @@ def test_a_chart_is_drawn_anew_when_the_colours_change(visit: Visit):
     assert luminance(light) < luminance(page.evaluate(paint))
 
 
+@pytest.mark.slow
 def test_five_hundred_rows_are_sorted_soon_after_the_page_is_opened(
     browser: Browser, board: Callable[[str], Path], tmp_path: Path
 ):

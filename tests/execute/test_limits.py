@@ -96,6 +96,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny):
     return folder, items, {record.label: record for record in records}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "why"),
     [
@@ -116,6 +117,7 @@ def test_who_takes_too_much_fails_alone_with_one_line(ended, how: str, why: str)
     assert set(records) == set(LIMITS)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_left(ended):
     folder, items, _ = ended
     for item in items:
@@ -125,6 +127,7 @@ def test_nothing_of_it_is_left(ended):
         assert not any(map(alive, pids)), item.label
 
 
+@pytest.mark.slow
 def test_the_notice_was_enough_for_a_checkpoint_and_the_next_run_goes_on_there(ended):
     folder, items, _ = ended
     [slow] = [item for item in items if item.label == "slow"]

@@ -143,6 +143,7 @@ def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pa
     assert by_path(alone[1]) == by_path(pair[1])
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
     def kill_after_the_first(event: local.Event) -> None:
         if event.stage == "ok" and event.item.path == "t/talks-s1":
@@ -157,6 +158,7 @@ def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
     assert first != other
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path):
     def interrupt(event: local.Event) -> None:
         if event.stage == "train":
@@ -167,6 +169,7 @@ def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ["pause = 0.05", "hangs = true"])
 def test_workers_end_with_a_killed_driver_and_the_folder_is_free(tmp_path: Path, tiny, command_env, does: str):
     (tmp_path / "talks.py").write_text(TALKS, encoding="utf-8")
@@ -242,6 +245,7 @@ def test_the_driver_keeps_less_than_a_kilobyte_of_a_job_that_has_ended(bench, al
     assert peak - before < 1000 * count
 
 
+@pytest.mark.slow
 def test_a_job_of_two_processes_trains_on_two_workers_and_gives_the_second_back(bench, tmp_path: Path):
     folder, items = bench
     # The most expensive job is started second, after the cheapest, and has to wait for it.

@@ -146,6 +146,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, tiny, command, options: list
     assert re.fullmatch(f"advbench: {line}\n", answer.stderr), answer.stderr
 
 
+@pytest.mark.slow
 def test_an_address_that_is_no_ray_s_is_told_after_some_seconds(tmp_path: Path, tiny, command):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

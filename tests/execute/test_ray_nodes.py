@@ -22,8 +22,10 @@ pytestmark = pytest.mark.slow
 
 HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
 """A node that does not see a folder: in a mount namespace of its own."""
-SLOW = '[[defense]]\nfile = "pair.py"\nlabel = "slow-{}"\nprocesses = 1\npause = 0.5\n'
-BOTH = ("slow-a-s0", "slow-b-s0")
+SLOW = 'file = "pair.py"\nlabel = "slow-{}"\nprocesses = 1\npause = 0.5\n'
+MORE = f"[[defense]]\n{SLOW.format('b')}\n[resources]\nthreads = 2\n"
+"""A node has two cores, and so one of the slow ones at a time."""
+BOTH = ("t/slow-a-s0", "t/slow-b-s0")
 
 
 def hidden(folder: Path) -> list[str]:
@@ -47,8 +49,8 @@ def cluster(command_env: dict[str, str], place: Path) -> Iterator[Cluster]:
     before = hidden(place / "home")
     found = Cluster(command_env, 0)
     try:
-        found.join("near")
-        found.join("far", before=before)
+        found.join("near", 2)
+        found.join("far", 2, before=before)
         yield found
     finally:
         found.close()
@@ -56,29 +58,34 @@ def cluster(command_env: dict[str, str], place: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def task(place: Path, tiny) -> Path:
-    """Two jobs of one process, of some seconds each, and one that two share."""
-    suite(place, tiny, "pause = 0.2", more=SLOW.format("a") + SLOW.format("b"), epochs=4)
+    """Two jobs of one process, of some seconds each. Beside it `four.toml`: one that four processes share."""
+    file = suite(place, tiny, "processes = 4\npause = 0.2", epochs=4)
+    file.rename(place / "home" / "four.toml")
+    longer = ("epochs = 1", 'epochs = 4\nprecision = "fp32"')
+    tiny(place, "t", longer, ('name = "standard"', SLOW.format("a")), more=MORE)
     for name in ("pair.py", "t.toml"):
         (place / name).rename(place / "home" / name)
     return place / "home" / "t.toml"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Path, task: Path, command) -> Callable[[str], Record]:
-    """A function: label and seed -> the record of that job, run on this machine alone."""
-    asked = ("run", task.name, "--data-root", place / "data", "--device", "cpu", "--results", "alone")
-    answer = command(task.parent, *asked)
-    assert answer.returncode == 0, answer.stderr
-    return lambda job: load(task.parent / "alone" / "records" / "t" / job / "record.json")
+def undisturbed(place: Path, task: Path, command_env: dict[str, str]) -> Callable[[str], Record]:
+    """A function: task, label and seed -> the record of that job, which Ray knows nothing of."""
+    asked = ["-m", "advbench", "run", "--data-root", str(place / "data"), "--device", "cpu", "--results", "alone"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
+    for words in ([*asked, "t.toml"], [*torchrun, *asked, "four.toml"]):
+        subprocess.run([sys.executable, *words], cwd=task.parent, env=command_env, capture_output=True, check=True)
+    return lambda job: load(task.parent / "alone" / "records" / job / "record.json")
 
 
 @pytest.fixture
 def started(place: Path, task: Path, cluster: Cluster) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """A function: results, --only -> `advbench run --executor ray`, begun."""
+    """A function: results, --only -> `advbench run --executor ray` of both task files, begun."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(results: str, only: str) -> subprocess.Popen[str]:
-        asked = [str(task), "--data-root", str(place / "data"), "--device", "cpu", "--results", results]
+        files = [str(task), str(task.with_name("four.toml"))]
+        asked = [*files, "--data-root", str(place / "data"), "--device", "cpu", "--results", results]
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "advbench", "run", *asked, "--executor", "ray", "--only", only],
@@ -106,25 +113,25 @@ def until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 def log(task: Path, results: str, job: str) -> str:
-    file = task.parent / results / "runs" / "t" / job / "log.txt"
+    file = task.parent / results / "runs" / job / "log.txt"
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def test_a_rank_that_is_killed_on_another_node_has_the_job_tried_again(
     task: Path, cluster: Cluster, started, undisturbed
 ):
-    run = started("ranks", "t/pair-s0")
-    until(lambda: "in epoch 1" in log(task, "ranks", "pair-s0"), run)
+    run = started("ranks", "four/pair-s0")
+    until(lambda: "in epoch 1" in log(task, "ranks", "four/pair-s0"), run)
     near, far = ([pid for pid in cluster.members(name) if is_worker(pid)] for name in ("near", "far"))
-    assert (len(near), len(far)) == (1, 1)
+    assert (len(near), len(far)) == (2, 2)
     os.kill(far[0], signal.SIGKILL)
     said = run.communicate(timeout=240)[0]
 
     assert run.returncode == 0, said
     assert "signal 9 (SIGKILL)" in said
     assert "try 2 of 4" in said
-    found = load(task.parent / "ranks" / "records" / "t" / "pair-s0" / "record.json")
-    assert stable(found) == stable(undisturbed("pair-s0"))
+    found = load(task.parent / "ranks" / "records" / "four" / "pair-s0" / "record.json")
+    assert stable(found) == stable(undisturbed("four/pair-s0"))
 
 
 def test_versions_that_differ_between_nodes_are_one_line(place: Path, task: Path, cluster: Cluster, command):
@@ -160,7 +167,7 @@ def test_jobs_go_where_their_data_are_and_data_that_no_node_has_are_one_line(
         cluster.kill("near")
         answer = command(task.parent, *asked, "none", env=cluster.reached)
     finally:
-        cluster.join("near")
+        cluster.join("near", 2)
         (data / "tiny.npz").rename(place / "data" / "tiny.npz")
 
     assert answer.returncode == 2
@@ -175,14 +182,14 @@ def test_sigterm_brings_checkpoints_home_and_the_next_run_goes_on(task: Path, st
     run.send_signal(signal.SIGTERM)
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 143, said
-    assert all((task.parent / "stopped" / "runs" / "t" / job / "checkpoint.pt").exists() for job in BOTH)
+    assert all((task.parent / "stopped" / "runs" / job / "checkpoint.pt").exists() for job in BOTH)
 
     run = started("stopped", "slow-*")
     said = run.communicate(timeout=240)[0]
     assert run.returncode == 0, said
     for job in BOTH:
         assert log(task, "stopped", job).count("in epoch") == log(task, "alone", job).count("in epoch")
-        found = load(task.parent / "stopped" / "records" / "t" / job / "record.json")
+        found = load(task.parent / "stopped" / "records" / job / "record.json")
         assert stable(found) == stable(undisturbed(job))
 
 
@@ -191,7 +198,7 @@ def test_jobs_of_a_node_that_is_lost_go_on_elsewhere_and_end_the_same(
 ):
     """The last one here: it costs a node."""
     run = started("lost", "slow-*")
-    files = [task.parent / "lost" / "runs" / "t" / job / "checkpoint.pt" for job in BOTH]
+    files = [task.parent / "lost" / "runs" / job / "checkpoint.pt" for job in BOTH]
     until(lambda: all(file.exists() for file in files), run)
     cluster.kill("far")
     said = run.communicate(timeout=240)[0]
@@ -201,9 +208,9 @@ def test_jobs_of_a_node_that_is_lost_go_on_elsewhere_and_end_the_same(
     for job in BOTH:
         # It went on from the checkpoint that had come home.
         assert log(task, "lost", job).count("in epoch 0") == log(task, "alone", job).count("in epoch 0")
-        found = load(task.parent / "lost" / "records" / "t" / job / "record.json")
+        found = load(task.parent / "lost" / "records" / job / "record.json")
         assert stable(found) == stable(undisturbed(job))
-        folder = Path("records") / "t" / job
+        folder = Path("records") / job
         for name in found.files:
             assert (task.parent / "lost" / folder / name).read_bytes() == (
                 task.parent / "alone" / folder / name

@@ -57,6 +57,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny):
     return item, record, who(folder, item)
 
 
+@pytest.mark.slow
 def test_an_idle_worker_takes_blocks_and_changes_no_verdict(alone, tmp_path: Path, tiny, at_once):
     item, record, calls = alone
     [shared] = work(plan(tmp_path, tiny), tmp_path, 2)
@@ -68,6 +69,7 @@ def test_an_idle_worker_takes_blocks_and_changes_no_verdict(alone, tmp_path: Pat
     assert stable(shared) == stable(record)
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_killed_costs_nothing(alone, tmp_path: Path, tiny, at_once):
     item, record, _ = alone
     killed: list[int] = []
@@ -93,6 +95,7 @@ def test_a_helper_that_is_killed_costs_nothing(alone, tmp_path: Path, tiny, at_o
     assert stable(shared) == stable(record)
 
 
+@pytest.mark.slow
 def test_when_a_job_dies_its_helper_stops_and_the_next_run_takes_over_what_both_did(
     alone, tmp_path: Path, tiny, at_once, monkeypatch: pytest.MonkeyPatch
 ):

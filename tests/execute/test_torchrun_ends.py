@@ -36,6 +36,7 @@ def checkpointed(folder: Path, results: str) -> int:
     return 4 * at["epoch"] + at["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ranks", [pytest.param([0], marks=pytest.mark.slow), pytest.param([1], marks=pytest.mark.slow), [1, 0]]
 )

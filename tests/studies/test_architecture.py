@@ -123,6 +123,7 @@ class Turned(Architecture):
         return {name: turned[name] for name in made}
 
 
+@pytest.mark.slow
 def test_one_width_for_all_and_a_gap_without_training_images_fail():
     held = claims_of(OneWidth(**SMALL), data=FEW)
 
@@ -139,6 +140,7 @@ def test_noise_fails():
     assert held["unmatched"] == "holds"
 
 
+@pytest.mark.slow
 def test_deep_ones_under_the_name_of_wide_ones_fail():
     assert claims_of(Turned(**SMALL), seeds=3, data=FEW)["width_gain"] == "does not hold"
 

@@ -151,6 +151,7 @@ class Lost(DatScaling):
         return norms * gradient.sign() * kept
 
 
+@pytest.mark.slow
 def test_lamb_without_its_trust_ratio_and_a_gather_of_all_fail():
     held = claims_of(NoTrustRatio(**SMALL), seeds=3, data=FEW)
 
@@ -163,6 +164,7 @@ def test_a_biased_quantiser_fails():
     assert claims_of(Nearest(hidden=(64,), workers=(1, 8), batch=16, epochs=1), data=FEW)["bias"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_one_level_fails():
     held = claims_of(Lost(**SMALL), seeds=3, data=FEW)
 

@@ -96,10 +96,12 @@ class Wary(GrayBox):
         return nn.Sequential(target, nn.Softmax(1))
 
 
+@pytest.mark.slow
 def test_a_white_box_that_sees_through_the_rounding_fails():
     assert claims_of(Shown(**SMALL), data=FEW)["masked"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_no_noise_fails():
     held = claims_of(Still(**SMALL), seeds=3, data=FEW)
 
@@ -109,6 +111,7 @@ def test_no_noise_fails():
     assert held["masked"] != "does not hold"
 
 
+@pytest.mark.slow
 def test_probabilities_and_a_detector_that_refuses_everything_fail():
     held = claims_of(Wary(**SMALL), seeds=3, data=FEW)
 

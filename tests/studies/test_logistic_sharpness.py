@@ -57,6 +57,10 @@ def test_every_number_that_is_claimed_is_measured(setting: Setting):
 class CleanHessian(LogisticSharpness):
     """The usual mistake: the curvature of the clean loss under the name of the adversarial one."""
 
+    def minimum(self, x, y, eps):
+        # With the true curvature, as ever: with a wrong one the search takes a hundred times as many steps.
+        return LogisticSharpness(ridge=self.ridge).minimum(x, y, eps)
+
     def hessian(self, w, x, y, eps):
         del eps
         return super().hessian(w, x, y, 0.0)
