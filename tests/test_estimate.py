@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from advbench import find
 from advbench.attacks.base import Attack
 from advbench.attacks.pgd import input_gradient
 from advbench.collect import collect
+from advbench.data.base import DataSet, Split
 from advbench.data.subsets import choose
 from advbench.estimate import collecting, rate, seconds
 from advbench.models.digits_cnn import DigitsCnn
@@ -115,7 +117,7 @@ def test_what_the_starter_suite_collects_takes_about_as_long_as_its_passes(digit
 
 def test_the_rate_is_that_of_the_model_and_leaves_the_threads_as_they_are(digits):
     threads = torch.get_num_threads()
-    small, large = rate(Linear(), digits), rate(Mlp(hidden=(1024, 1024)), digits)
+    small, large = (rate(one, digits, "Linf") for one in (Linear(), Mlp(hidden=(1024, 1024))))
 
     assert torch.get_num_threads() == threads
     assert min(*small, *large) >= 0
@@ -131,3 +133,12 @@ def test_the_rate_is_that_of_the_model_and_leaves_the_threads_as_they_are(digits
         model(x).sum().backward()
         taken.append(time.perf_counter() - started)
     assert 0.1 < (large[0] + 127 * large[1]) / min(taken) < 10
+
+
+def test_a_projection_that_takes_longer_than_the_model_is_a_part_of_its_rate():
+    """Into the box and an L2 ball at once it is a search; into the cube around an example two comparisons."""
+    images = Split(np.zeros((1, 1, 28, 28), np.uint8), np.zeros(1, np.int64))
+    like_mnist = DataSet(images, images, 10)
+    cube, ball = (rate(Linear(), like_mnist, norm) for norm in ("Linf", "L2"))
+
+    assert ball[0] + 128 * ball[1] > 1.5 * (cube[0] + 128 * cube[1])

@@ -200,9 +200,9 @@ class _Items:
         todo = work(*how)
         if known := self.learned.seconds(job, todo):
             return {"work": todo, "seconds": known[0], "records": known[1]}
-        key = str(job.model)
+        key = f"{job.model} {job.threat.norm}"
         if key not in self.speeds:
-            self.speeds[key] = rate(model, self.dataset)
+            self.speeds[key] = rate(model, self.dataset, job.threat.norm)
         return {"work": todo, "seconds": seconds(*how, self.speeds[key])}
 
 
