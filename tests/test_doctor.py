@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from advbench import bridge, doctor, find, machine
+from advbench.energy import Meter
 from advbench.spec import BadInput
 
 
@@ -116,7 +117,10 @@ def test_accelerators_are_told_with_their_memory(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
     monkeypatch.setattr(machine, "accelerators", lambda: ["cuda:0"])
 
-    assert by_name(tmp_path)["cuda:0"].text == "NVIDIA X, 80 GiB, bf16 fast"
+    told = "NVIDIA X, 80 GiB, bf16 fast, no meter of joules: pip install 'advbench[energy]', if it has one"
+    assert by_name(tmp_path)["cuda:0"].text == told
+    monkeypatch.setattr(Meter, "joules", lambda _: 0.0)
+    assert by_name(tmp_path)["cuda:0"].text == "NVIDIA X, 80 GiB, bf16 fast, joules counted"
 
 
 def test_little_memory_for_many_cores_is_a_warning(tmp_path: Path, monkeypatch):

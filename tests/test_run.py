@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from advbench import find
 from advbench.data.subsets import choose
+from advbench.energy import Meter
 from advbench.models.base import Model
 from advbench.plan import EVALUATION_PROTOCOL, PROTOCOL, Item, Job, finished, record_folder, run_folder
 from advbench.record import Record, load, whole
@@ -244,6 +246,20 @@ def test_at_most_64_images_are_kept(tmp_path: Path, digits):
     assert len(kept["index"]) == 64
     assert kept["images"].shape == (64, 1, 8, 8)
     assert set(kept["index"].tolist()) <= set(choose(digits, job.data, "cpu").test.index.tolist())
+
+
+def test_joules_are_of_a_job_that_was_done_in_one_go(tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Meter, "joules", lambda _: 12.5)
+    task = tiny(tmp_path, "t")
+
+    def joules(results: str) -> float | None:
+        (item,) = resolve(task, tmp_path / "data", {}).items
+        return run_job(item, tmp_path / results, tmp_path / "data", CPU, quiet).cost.joules
+
+    assert joules("one") == 12.5
+    # Its record was lost: what it trained and judged is there, and what that took is not.
+    shutil.rmtree(tmp_path / "one" / "records")
+    assert joules("one") is None
 
 
 def test_a_job_in_l1_goes_from_end_to_end(tmp_path: Path, tiny):

@@ -140,6 +140,7 @@ def _cpu() -> Iterator[Finding]:
 def _accelerators() -> Iterator[Finding]:
     import torch
 
+    from advbench.energy import Meter
     from advbench.precision import bf16_is_fast
 
     driver = any(Path("/dev").glob("nvidia[0-9]*"))
@@ -147,7 +148,9 @@ def _accelerators() -> Iterator[Finding]:
     for device in found:
         about = torch.cuda.get_device_properties(device)
         bf16 = "bf16 fast" if bf16_is_fast(torch.device(device)) else "no fast bf16"
-        yield Finding(device, "ok", f"{about.name}, {about.total_memory / GIB:.0f} GiB, {bf16}")
+        counted = Meter(torch.device(device)).joules() is not None
+        meter = "joules counted" if counted else "no meter of joules: pip install 'advbench[energy]', if it has one"
+        yield Finding(device, "ok", f"{about.name}, {about.total_memory / GIB:.0f} GiB, {bf16}, {meter}")
     if driver and not found:
         text = f"there is a GPU, but torch {torch.__version__} cannot use it"
         yield Finding("accelerator", "warn", text, "install a build of torch for its driver: pytorch.org/get-started")

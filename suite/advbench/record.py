@@ -72,6 +72,9 @@ class Cost(Spec):
     The peak memory is the worker process's, which may have had other jobs before, or on the CPU the largest one's of
     those that shared the job here. On an accelerator a shared job's is only a lower bound, unless torchrun started it:
     then it is the first process's.
+
+    Joules are the accelerator's from the first step to the last measure, where it has a meter (`energy`); null where
+    another process had it too, several shared the job, or it was interrupted.
     """
 
     train_seconds: float = 0

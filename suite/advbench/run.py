@@ -11,6 +11,7 @@ import torch
 
 from advbench import flags, leave, measures, notice
 from advbench.conduct import conduct
+from advbench.energy import Meter
 from advbench.experiment import Experiment
 from advbench.files import FULL, Unwritable
 from advbench.launch import Share, here
@@ -40,6 +41,8 @@ def run_job(
     if earlier := _judged(job, results):
         return _observed(earlier, job, ready, results, tell)
     began = dict(ready.began)
+    fresh = not (folder / "journal").exists() and not (folder / "checkpoint.pt").exists()
+    meter = Meter(device)
     mend(folder / "checkpoint.pt", lambda words: tell("note", 0, 0, words))
     with notice.awaited():
         if (processes := defense.workers()) > 1:
@@ -60,7 +63,8 @@ def run_job(
             "scores": judged.scores,
             "checkpoints": {name: v.scores for name, v in found.items()},
             "best_epoch": trained.best_epoch,
-            "cost": _cost(trained, found, seen, device),
+            # What an earlier try took is known to nobody, and what others took not to this process.
+            "cost": _cost(trained, found, seen, device, meter.joules() if fresh and processes == 1 else None),
             **measures.fields(seen, trained.notes),
             "flags": tuple(raised + flags.of_evaluation(judged)),
             "provenance": leave.provenance(device, digests, subsets.test.stored.dtype)
@@ -150,7 +154,13 @@ def _record(job: Job | Experiment, status: str, history: tuple[Epoch, ...]) -> R
     )
 
 
-def _cost(trained: Trained, found: dict[str, Verdicts], seen: dict[str, measures.Found], device: torch.device) -> Cost:
+def _cost(
+    trained: Trained,
+    found: dict[str, Verdicts],
+    seen: dict[str, measures.Found],
+    device: torch.device,
+    joules: float | None,
+) -> Cost:
     return Cost(
         train_seconds=round(sum(e.seconds for e in trained.history), 3),
         eval_seconds=round(sum(v.ledger.seconds for v in found.values()), 3),
@@ -160,4 +170,5 @@ def _cost(trained: Trained, found: dict[str, Verdicts], seen: dict[str, measures
         forward=sum(int(v.ledger.forward.sum()) for v in found.values()),
         backward=sum(int(v.ledger.backward.sum()) for v in found.values()),
         peak_memory_bytes=leave.memory(device),
+        joules=joules,
     )
