@@ -10,16 +10,18 @@ from advbench.models.resnet18 import ResNet18
 from advbench.spec import BadInput
 
 
-def test_parameters() -> None:
+@pytest.mark.parametrize("width", [64, 8])
+def test_parameters(width: int) -> None:
     def block(before: int, width: int) -> int:
         projection = 0 if before == width else before * width + 2 * width
         return 9 * before * width + 2 * width + 9 * width * width + 2 * width + projection
 
-    stages = sum(block(a, b) for a, b in [(64, 64), (64, 64), (64, 128), (128, 128)])
-    stages += sum(block(a, b) for a, b in [(128, 256), (256, 256), (256, 512), (512, 512)])
-    count = 3 * 9 * 64 + 2 * 64 + stages + 512 * 10 + 10
-    network = ResNet18().build((3, 32, 32), 10)
-    assert sum(p.numel() for p in network.parameters()) == count == 11_173_962
+    stages = sum(block(a * width, b * width) for a, b in [(1, 1), (1, 1), (1, 2), (2, 2)])
+    stages += sum(block(a * width, b * width) for a, b in [(2, 4), (4, 4), (4, 8), (8, 8)])
+    count = 3 * 9 * width + 2 * width + stages + 8 * width * 10 + 10
+    network = ResNet18(width=width).build((3, 32, 32), 10)
+    assert sum(p.numel() for p in network.parameters()) == count
+    assert width != 64 or count == 11_173_962
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert sum(m.kernel_size == (3, 3) for m in convolutions) + 1 == 18
     assert sum(m.kernel_size == (1, 1) for m in convolutions) == 3
