@@ -134,13 +134,11 @@ def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file
 
 
 def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pair):
-    def by_path(records: list[Record]) -> dict[str, object]:
-        return {f"{r.label}-s{r.seed}": stable(r) for r in records}
-
     assert len(alone[1]) == 4
     # The digests of examples.parquet and adversarial.safetensors are a part of the record.
     assert all(set(r.files) == {"examples.parquet", "adversarial.safetensors"} for r in alone[1])
-    assert by_path(alone[1]) == by_path(pair[1])
+    one, two = ({f"{r.label}-s{r.seed}": stable(r) for r in records} for records in (alone[1], pair[1]))
+    assert one == two
 
 
 @pytest.mark.slow
@@ -158,7 +156,6 @@ def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
     assert first != other
 
 
-@pytest.mark.slow
 def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path):
     def interrupt(event: local.Event) -> None:
         if event.stage == "train":
