@@ -24,7 +24,8 @@ HEAD = """# The neighbours
 
 `docs/neighbours.py` makes this page from the committed records. *robust* is the mean over the seeds that ended, with
 the lowest and the highest of them; *beside pgd-at* is the difference of robust accuracy in points with its 95 %
-interval over seeds and examples (`advbench compare`). *Passes* are forward and backward example passes a training
+interval over seeds and examples (`advbench compare`), over examples alone and so of these checkpoints where a row has
+fewer than three seeds. *Passes* are forward and backward example passes a training
 example, *seconds* those of the whole training, both as multiples of pgd-at's; seconds are of one shared machine. A
 *collapsed* seed has the flag catastrophic-overfitting, *other flags* has what else was raised.
 

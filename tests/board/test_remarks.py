@@ -37,9 +37,13 @@ def said(section: Section, about: str) -> str:
 def test_real_differences_are_counted_among_all_pairs(make: Make):
     section = one(*(make(name, 0) for name in "abcd"))
     ranks: dict[str, tuple[int, int]] = dict.fromkeys("abcd", (1, 4))
-    judged = replace(section, standing=Standing(ranks=ranks, better={"a": ["c", "d"], "b": ["d"], "c": [], "d": []}))
+    standing = Standing(ranks=ranks, better={"a": ["c", "d"], "b": ["d"], "c": [], "d": []}, claim="defenses")
+    judged = replace(section, standing=standing)
 
     assert said(judged, "differences").startswith("3 of the 6 ")
+    assert said(judged, "differences").endswith("beyond seeds and examples.")
+    few = replace(section, standing=replace(standing, claim="checkpoints"))
+    assert said(few, "differences").endswith("real, beyond examples.")
     assert not said(section, "differences")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from advbench.board.budget import Budget
 from advbench.board.numbers import budget, percent
 from advbench.board.rows import PLAIN
+from advbench.board.support import Claim
 from advbench.board.table import Section
 from advbench.board.words import brief, listed
 
@@ -30,6 +31,13 @@ CURVATURE = {
 }
 """What is set beside robust accuracy: one quantity for each question that the field asks of curvature."""
 
+BEYOND: dict[Claim, str] = {
+    "defenses": "seeds and examples",
+    "both": "examples, and beyond seeds where both rows have three",
+    "checkpoints": "examples",
+    "none": "examples",
+}
+"""What a real difference is larger than, by whom the ranks speak of."""
 ALPHA = 0.05
 DRAWS = 9_999
 """Random pairings that stand for all of them where there are more: a p-value is known to 0.01 and better."""
@@ -45,7 +53,7 @@ def _pairs(section: Section) -> str:
     if ranked < 2:
         return ""
     real, pairs = sum(map(len, section.standing.better.values())), ranked * (ranked - 1) // 2
-    return f"{real} of the {pairs} differences between two rows are real, beyond seeds and examples."
+    return f"{real} of the {pairs} differences between two rows are real, beyond {BEYOND[section.standing.claim]}."
 
 
 def _budgets(section: Section) -> str:
