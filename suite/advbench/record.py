@@ -74,7 +74,8 @@ class Cost(Spec):
     then it is the first process's.
 
     Joules are the accelerator's from the first step to the last measure, where it has a meter (`energy`); null where
-    another process had it too, several shared the job, or it was interrupted.
+    another process had it too, several shared the job, or it was interrupted. Blocks of its evaluation that an idle
+    device took, and collectors that were asked for afterwards, are not in them.
     """
 
     train_seconds: float = 0
