@@ -38,6 +38,7 @@ def axes() -> Any:
     return Figure().subplots(1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", figures.KINDS)
 def test_every_collector_with_arrays_has_a_figure_and_equal_arrays_give_equal_files(
     measured: dict[str, dict[str, Any]], kind: str

@@ -17,7 +17,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny, command):
     before = sorted(folder.rglob("*"))
     first = command(folder, "validate", ".", "--json")
     assert sorted(folder.rglob("*")) == before, "nothing is written"
-    ran = command(folder, "run", "swept.toml")
+    ran = command(folder, "run", "swept.toml", "--jobs", "1")
     assert ran.returncode == 0, ran.stderr
     return folder, json.loads(first.stdout), ran, command(folder, "validate", ".", "--jobs", "2")
 

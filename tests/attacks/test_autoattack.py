@@ -66,7 +66,11 @@ def some(digits_test: Examples) -> Examples:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("threat", THREATS, ids=lambda t: t.norm)
+@pytest.mark.parametrize(
+    "threat",
+    [*THREATS[:2], pytest.param(THREATS[2], marks=pytest.mark.slow)],
+    ids=lambda t: t.norm,
+)
 def test_the_ladder_is_one_standard_evaluation_of_the_package(judged, digits_cnn, some, monkeypatch, threat):
     # The package gives one seed to all its parts; so does the ladder, for once.
     monkeypatch.setattr(block, "derive", lambda *names: 7)

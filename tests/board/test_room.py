@@ -141,6 +141,7 @@ def full(results: Path, tasks: int, defenses: int, seeds: int) -> None:
         states.put(record, folder, files | {"measures.safetensors": safetensors(arrays)})
 
 
+@pytest.mark.slow
 def test_a_page_of_four_hundred_full_records_stays_under_eight_megabytes_and_says_what_it_lacks(tmp_path: Path):
     full(tmp_path, tasks=4, defenses=20, seeds=5)
     shown = page(tmp_path)

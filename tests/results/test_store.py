@@ -21,7 +21,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory, tiny, command):
     """Two jobs that were run with a store, and what was said."""
     folder = tmp_path_factory.mktemp("sent")
     tiny(folder, "tiny", ("seeds = [0]", "seeds = [0, 1]"))
-    return folder, command(folder, "run", "tiny.toml", "--store", (folder / "store").as_uri())
+    return folder, command(folder, "run", "tiny.toml", "--jobs", "1", "--store", (folder / "store").as_uri())
 
 
 def test_what_one_machine_finished_another_does_not_run(sent, command, contents):
@@ -55,7 +55,7 @@ def test_what_is_broken_there_is_run_here_and_sent_again(sent, command, contents
     record = store / "records/tiny/standard-s1/record.json"
     record.write_text(record.read_text().replace('"seed": 1', '"seed": 7'))
 
-    done = command(folder, "run", "tiny.toml", "--results", "mended", "--store", store.as_uri())
+    done = command(folder, "run", "tiny.toml", "--jobs", "1", "--results", "mended", "--store", store.as_uri())
 
     assert done.returncode == 0, done.stderr
     assert f"{store.as_uri()}: tiny/standard-s0 is not what was written; its job runs here" in done.stdout
