@@ -6,10 +6,12 @@ algorithm 1 with one alternation. Around any defense of loss L(w) on adversarial
     v_l = gamma * ||w_l|| * g_l / ||g_l||,   g = grad of L at w,   for every weight of two dimensions and more
     w   = (w + v) - lr * (grad of L at w + v, on the same x') - v
 
-The examples are crafted once, at w; a step costs one more training pass. Biases and batch norm stay where they are, and
-batch norm's running statistics are those of w. The authors take the optimizer's step at w + v and take v off again,
-where weight decay acts on w + v and rounding leaves a trace; here w is restored bit for bit, and then the optimizer
-steps. Their statistics are those of w + v. For TRADES they leave the first 10 of 200 epochs unperturbed.
+The examples are crafted once, at w; a step costs one more training pass. (Around fast-bat, whose gradient goes through
+its attack, that is made again.) Biases and batch norm stay where they are, and batch norm's running statistics are
+those of w. The authors take the optimizer's step at w + v and take v off again, where weight decay acts on w + v and
+rounding leaves a trace; here w is restored bit for bit, and then the optimizer steps. Around TRADES their statistics
+are those of w + v, and the first 9 of 200 epochs are unperturbed; around PGD-AT the passes of its attack, at w, move
+them too.
 """
 
 from __future__ import annotations

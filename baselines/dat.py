@@ -11,8 +11,8 @@ and sent as they are, in bf16 or in 8 bits (QSGD); large batches are stepped thr
 
 Where the authors' code differs from their paper: it never quantises (a constant turns it off, and its quantiser is
 biased on today's torch), its DAT-FGSM leaves the clean loss out (`clean_weight = 0` here), its LAMB holds ||theta|| at
-10 at the most and its random start may leave the pixel box. Its unlabelled images bring pseudo-labels of another,
-standard-trained network; here the trained network itself says them.
+10 at the most and the random start of its DAT-PGD may leave the pixel box. Its unlabelled images bring pseudo-labels of
+another, standard-trained network; here the trained network itself says them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DAT(Defense):
     step_size: float | None = Field(default=None, gt=0)
     """As a share of eps. By default 0.25 for pgd (the paper's 2/255 at 8/255) and 1.25 for fgsm."""
     attack_bn: Literal["train", "eval"] = "eval"
-    """Batch norm while crafting (the authors' code: eval)."""
+    """Batch norm while crafting (the authors' code: eval for DAT-PGD, train for DAT-FGSM)."""
     clean_weight: float = Field(default=1, ge=0)
     """lambda: the clean loss beside the adversarial one (the authors' code: 1 for DAT-PGD, 0 for DAT-FGSM)."""
     gradients: Compression = "none"
@@ -61,8 +61,8 @@ class DAT(Defense):
     layerwise: Literal["lamb", "lars", "none"] = "lamb"
     """Each layer's step has the length lr * ||theta|| with lamb (the paper: betas 0.9 and 0.999, eps 1e-6, no bias
     correction, lr 0.01; the authors' code holds ||theta|| at 10 at the most, which is left out here). With lars what a
-    step adds to the momentum is at most so long, and the step itself at most 1 / (1 - momentum) times that. none: the
-    task's own optimizer. Both come from timm."""
+    step adds to the momentum is at most so long, and the step itself at most 1 / (1 - momentum) times that. For a
+    layer that is all zero the factor ||theta|| is left out. none: the task's own optimizer. Both come from timm."""
     unlabelled: Literal["none", "pseudo", "agree"] = "none"
     """What an image of the task's unlabelled pool should stay under attack. pseudo: the class that the model gives the
     clean image; agree: the clean image's probabilities, a Kullback-Leibler term."""

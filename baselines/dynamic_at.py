@@ -48,7 +48,8 @@ class DynamicAT(Defense):
     step_size: float = Field(default=0.25, gt=0)
     """Step size as a share of eps (the paper: 1/4)."""
     c_max: float = Field(default=0.5, ge=0)
-    """Threshold of the first epoch, in nats (the paper: 0.5). With 0 everyone goes all K steps."""
+    """Threshold of the first epoch, in nats (the paper: 0.5). With 0 an example stops early only where its
+    criterion is 0: at the corner of its ball that the gradient points to, or where there is no gradient."""
     decay: float = Field(default=5 / 6, gt=0, le=1)
     """Share of the epochs after which the threshold is 0 (the paper: T' = 100 of 120 epochs on CIFAR-10, 40 of 50 on
     MNIST)."""

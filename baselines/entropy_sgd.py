@@ -12,10 +12,10 @@ Kanai et al. 2021 (arXiv 2103.01400) show that the loss of adversarial training 
 that adversarial training gains by it. The base crafts anew at every w', so a step costs L times what the base's does.
 
 w - mu goes to the task's optimizer in place of a gradient, as in the authors' code; the paper has gamma * (w - mu) and
-a learning rate that makes up for it. Three things differ: the paper draws another batch for every inner step, where
+a learning rate that makes up for it. Four things differ: the paper draws another batch for every inner step, where
 here all L meet the batch of the step; it lets gamma grow ("scoping"); and the authors' code has momentum and weight
-decay in the inner steps too, and alpha and 1 - alpha the other way round. Batch norm's running statistics are those of
-the places w' that were looked at.
+decay in the inner steps too, sqrt(2) times the noise, and alpha and 1 - alpha the other way round. Batch norm's
+running statistics are those of the places w' that were looked at.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ the pass at x + p_i is differentiated to the pixels for the attack and to the we
 The prior belongs to the training set's row, not to what augmentation makes of it: as in the authors' code a flipped or
 shifted image meets the perturbation of the one before, unmoved. p_i and m_i are kept as float16, in checkpoints too:
 together 4 bytes for every pixel and channel of the training set, on the device, 0.6 GB for CIFAR-10 and no choice for
-ImageNet at 224 (0.7 TB). p_i is clipped to the ball again when it is read, and x + p_i, as in the authors' code, not to
+ImageNet at 224 (0.8 TB). p_i is clipped to the ball again when it is read, and x + p_i, as in the authors' code, not to
 the box. m_i counts by its signs alone: g is divided by the mean size of its entries rather than by their sum, which
 would leave shares too small for float16, and by each example's own, where the authors' code takes the whole batch's.
 That code also smooths its labels by 0.4, in the attack too; here the task's `label_smoothing` is for the weights.

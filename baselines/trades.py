@@ -32,7 +32,8 @@ class TRADES(Defense):
     paper = "Zhang et al., ICML 2019, arXiv 1901.08573"
 
     beta: float = Field(default=6, ge=0)
-    """Weight of the divergence (the paper on CIFAR-10: 6). With 0 it is standard training, at the same cost."""
+    """Weight of the divergence (the paper on CIFAR-10: 6). With 0 the weights are those of standard training, at the
+    cost of TRADES; but batch norm's running statistics see the adversarial images too."""
     steps: int = Field(default=10, ge=1)
     """Ascent steps K (the paper: 10)."""
     step_size: float = Field(default=0.25, gt=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from advbench.collectors.base import Collector
 from advbench.collectors.input_hessian import InputHessian
 from advbench.data.base import Source
 from advbench.data.digits import Digits
+from advbench.identity import code
 from advbench.models.base import Model
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.spec import BadInput
@@ -150,11 +150,13 @@ def test_a_file_that_cannot_be_one_is_named(tmp_path: Path, name, line):
 
 def test_a_job_s_defense_is_the_one_that_was_planned(tmp_path: Path, make_job):
     path = write(tmp_path, DEFENSE)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = code(path.read_bytes())
     job = make_job(defense={"name": "mine", "file": "mine.py", "sha256": digest, "beta": 2.5})
 
     assert find.job_defense(job, tmp_path).plain() == {"beta": 2.5}
-    write(tmp_path, DEFENSE + "\n# edited\n")
+    write(tmp_path, DEFENSE + "\n# explained\n")
+    assert find.job_defense(job, tmp_path).plain() == {"beta": 2.5}
+    write(tmp_path, DEFENSE + "\nEDITED = True\n")
     with pytest.raises(BadInput, match="changed since the plan was made"):
         find.job_defense(job, tmp_path)
 
@@ -173,7 +175,7 @@ COLLECTOR = ATTACK.replace("attacks.base import Attack", "collectors.base import
 
 
 def test_an_attack_of_one_s_own_is_its_table_and_its_table_is_it(tmp_path: Path):
-    digest = hashlib.sha256(write(tmp_path, ATTACK).read_bytes()).hexdigest()
+    digest = code(write(tmp_path, ATTACK).read_bytes())
 
     made = find.named(Attack, {"name": "mine", "file": "mine.py", "steps": 5}, tmp_path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from advbench import cli
 from advbench.data.base import Examples
+from advbench.identity import code
 from advbench.new import new, told
 from advbench.plan import Item
 from advbench.record import load
@@ -89,7 +89,7 @@ def test_a_task_that_names_them_runs_and_its_record_knows_their_digests(bench: P
     record = load(bench / "results/records/own/half-defense-s0/record.json")
 
     assert record.error is None
-    digests = {kind: hashlib.sha256((bench / f"half_{kind}.py").read_bytes()).hexdigest() for kind in KINDS}
+    digests = {kind: code((bench / f"half_{kind}.py").read_bytes()) for kind in KINDS}
     assert record.job["defense"]["sha256"] == digests["defense"]
     rung = {"name": "half-attack", "file": "half_attack.py", "sha256": digests["attack"], "steps": 3}
     assert record.job["evaluation"]["attacks"][1] == rung | {"label": None, "restarts": 1}
@@ -105,9 +105,9 @@ def test_a_task_that_names_them_runs_and_its_record_knows_their_digests(bench: P
 
 def test_the_bytes_of_a_file_make_the_job_and_its_place_does_not(bench: Path):
     task, file = bench / "own.toml", bench / "half_attack.py"
-    text, code = task.read_text("utf-8"), file.read_text("utf-8")
+    text, source = task.read_text("utf-8"), file.read_text("utf-8")
     (bench / "deeper").mkdir()
-    (bench / "deeper/half_attack.py").write_text(code, "utf-8")
+    (bench / "deeper/half_attack.py").write_text(source, "utf-8")
 
     def job(written: str) -> Any:
         task.write_text(written, "utf-8")
@@ -119,14 +119,14 @@ def test_the_bytes_of_a_file_make_the_job_and_its_place_does_not(bench: Path):
     watched = resolve(task, bench / "data", {}).watched
     assert {file, bench / "half_collector.py"} < set(watched), "a plan on disk is forgotten when they change"
     try:
-        file.write_text(f"{code}# edited\n", "utf-8")
+        file.write_text(f"{source}EDITED = True\n", "utf-8")
         edited = job(text)
         assert edited.id != first.id
         assert edited.train_id == first.train_id, "the weights do not depend on who attacks them"
         with pytest.raises(BadInput, match=r"half_attack\.py: changed since the plan was made; run again"):
             ladder(first.evaluation, bench, Examples(*[torch.zeros(1, 1, 4, 4)] * 3, peak=1), 4, bench)
     finally:
-        file.write_text(code, "utf-8")
+        file.write_text(source, "utf-8")
 
 
 def test_an_outside_model_is_judged_and_measured_by_them(bench: Path, monkeypatch: pytest.MonkeyPatch):

@@ -200,9 +200,11 @@ def test_what_cannot_be_the_same_is_refused_with_what_differs(done, tmp_path, ch
 
 def test_another_defense_under_the_same_name_is_refused(done):
     (done / "other").mkdir()
-    (done / "other" / "mine.py").write_text(f"{MINE}\n", encoding="utf-8")
+    (done / "other" / "mine.py").write_text(f"{MINE}\nEDITED = True\n", encoding="utf-8")
 
-    assert "other/mine.py: not the defense of the record: its sha256 is " in refused(done, done / PATH, "other")
+    assert "other/mine.py: not the defense of the record: its code has the digest " in refused(
+        done, done / PATH, "other"
+    )
     assert "--task-folder says where the task file lay" in refused(done, done / PATH, "nowhere")
 
 

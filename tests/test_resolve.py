@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from advbench import find
 from advbench.attacks.fgsm import FGSM
 from advbench.data.base import DataSet
+from advbench.identity import code
 from advbench.plan import Item, Job
 from advbench.resolve import resolve
 from advbench.spec import BadInput
@@ -64,7 +64,7 @@ def test_a_job_is_a_defense_and_a_seed_with_every_default_filled_in(tmp_path: Pa
     assert job.defense == {
         "name": "pgd-at",
         "file": None,
-        "sha256": hashlib.sha256(source).hexdigest(),
+        "sha256": code(source),
         "steps": 2,
         "step_size": 0.25,
         "attack_bn": "train",

@@ -108,7 +108,7 @@ def test_a_failed_job_is_tried_again_and_its_record_replaced(tmp_path: Path, min
 
 def test_a_defense_or_data_that_changed_since_the_plan_is_not_run(tmp_path: Path, mine, tiny):
     item = mine("pass")
-    (tmp_path / "mine.py").write_text(MINE.format("pass  # edited"), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(MINE.format("edited = True"), encoding="utf-8")
     assert "mine.py: changed since the plan was made" in (tried(item, tmp_path).error or "")
 
     item = planned(tiny(tmp_path, "u"))

@@ -156,7 +156,7 @@ def test_a_claim_of_which_a_run_says_nothing_fails_the_job(folder: Path, command
 
 def test_a_changed_study_is_another_job(folder: Path):
     before = [item.job.id for item in lines(folder / "coins.toml") if item.job]
-    (folder / "coins.py").write_text(OWN + "\n")
+    (folder / "coins.py").write_text(f"{OWN}\nEDITED = True\n")
     (changed, *_) = lines(folder / "coins.toml")
 
     assert changed.job is not None

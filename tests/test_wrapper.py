@@ -214,7 +214,10 @@ def test_a_job_knows_its_base_by_bytes_and_fields_and_not_by_place(folder: Path,
     assert job_of(lines('base = { file = "other.py", steps = 3 }')).id == job.id
     assert job_of(lines("")).id == job_of(lines('base = { name = "pgd-at" }')).id
     with (folder / "mine.py").open("a", encoding="utf-8") as file:
-        file.write("# edited\n")
+        file.write("# explained\n")
+    assert job_of(lines('base = { file = "mine.py", steps = 3 }')).id == job.id
+    with (folder / "mine.py").open("a", encoding="utf-8") as file:
+        file.write("EDITED = True\n")
     assert job_of(lines('base = { file = "mine.py", steps = 3 }')).id != job.id
     with pytest.raises(BadInput, match=r"mine\.py: changed since the plan was made"):
         find.job_defense(job, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from advbench.data import pool
 from advbench.data.base import DataSet, Source
 from advbench.data.classes import only
 from advbench.defense import Defense
+from advbench.identity import code
 from advbench.load import PACKAGE, classes, names, own
 from advbench.models.base import Model
 from advbench.models.library import Library as ModelLibrary
@@ -244,8 +244,8 @@ def _planned(table: Mapping[str, Any], folder: Path) -> Defense:
 
 
 def digest(file: Path) -> str:
-    """The sha256 of a defense's file. Raises BadInput when it cannot be read."""
+    """The digest of a defense's code. Raises BadInput when its file cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return code(file.read_bytes())
     except OSError as error:
         raise BadInput(f"{file}: cannot be read: {error.strerror}") from None

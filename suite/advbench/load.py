@@ -19,6 +19,7 @@ from typing import TypeVar
 import advbench
 from advbench.attacks.base import Attack
 from advbench.collectors.base import Collector
+from advbench.identity import code
 from advbench.spec import BadInput, Part
 from advbench.study import Study
 
@@ -98,7 +99,7 @@ def module(path: Path, what: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         made = importlib.util.module_from_spec(spec)
-        made.__dict__["SHA256"] = digest
+        made.__dict__["SHA256"] = code(source)
         sys.modules[name] = made  # before it runs: pydantic and pickle look modules up by name
         try:
             spec.loader.exec_module(made)

@@ -55,7 +55,7 @@ class Job(Spec):
     training: Training
     evaluation: Evaluation
     defense: dict[str, Any]
-    """name, file (as the task writes it, or null), sha256 of its source, and its fields."""
+    """name, file (as the task writes it, or null), sha256 of its code as `identity.code` has it, and its fields."""
     deviations: dict[str, Any] = {}
     """Fields of `training` that this defense changed."""
     collect: dict[str, Any] | None = None

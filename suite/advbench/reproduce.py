@@ -6,7 +6,6 @@ like another seed, and only intervals can be compared.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from advbench.data.base import Missing
 from advbench.execute import local
 from advbench.execute.lock import locked
 from advbench.external import external
+from advbench.identity import code
 from advbench.plan import EVALUATION_PROTOCOL, PROTOCOL, Item, Job, record_folder, run_folder
 from advbench.progress import Show
 from advbench.record import Record, load
@@ -131,14 +131,14 @@ def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
     entry = Defended(name=None if job.defense["file"] else job.defense["name"], file=job.defense["file"])
     file = find.defense_file(entry, folder)
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = code(file.read_bytes())
     except OSError as error:
         raise BadInput(
             f"{file}: cannot be read: {error.strerror}; --task-folder says where the task file lay"
         ) from None
     if digest != job.defense["sha256"]:
         said = job.defense["sha256"]
-        raise BadInput(f"{file}: not the defense of the record: its sha256 is {digest[:12]}, not {said[:12]}")
+        raise BadInput(f"{file}: not the defense of the record: its code has the digest {digest[:12]}, not {said[:12]}")
     try:
         found = find.read_data(job.data, root).sha256
     except Missing as missing:

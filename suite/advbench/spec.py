@@ -42,7 +42,7 @@ class Part(Spec):
 
     name: ClassVar[str]
     sha256: ClassVar[str | None] = None
-    """Digest of the file that it came from, where that is a user's own and none of the suite's."""
+    """Digest of the code that it came from, where that is a user's own file and none of the suite's."""
 
 
 def _fraction(value: object) -> Fraction:

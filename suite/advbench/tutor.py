@@ -1,7 +1,8 @@
 """What studies train and ask with: a defense's own steps in a bare loop, and a quick robust accuracy.
 
 `advbench.train` has jobs, number formats, averages, validation and checkpoints, of which a study of seconds needs none;
-where it uses none of them either, the two end in the same weights.
+where it uses none of them either, the two end in the same weights. It is not for a defense that asks for the number of
+the step or the rows of its batch (guided-at, nu-at, fgsm-pgi).
 """
 
 from __future__ import annotations

@@ -131,8 +131,9 @@ def restored(tensors: Iterable[Tensor]) -> Generator[None]:
 class Perturbed(Wrapper):
     """The update of the base's gradient at perturbed weights, on the examples that were crafted at the weights.
 
-    A subclass writes `perturb`. A step costs one training pass of the base more, batch norm's running statistics are
-    those of the weights themselves, and the history has `rise`: how much the perturbation adds to the loss, in nats.
+    A subclass writes `perturb`. A step costs one training pass of the base more (a base whose gradient goes through its
+    attack, as fast-bat's does, makes that again), batch norm's running statistics are those of the weights themselves,
+    and the history has `rise`: how much the perturbation adds to the loss, in nats.
     """
 
     def passes(self) -> tuple[float, float]:

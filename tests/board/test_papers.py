@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from advbench.board.papers import paper
+from advbench.identity import code
 
 
 def test_the_paper_is_that_of_the_very_file(make: Any, repo: Path):
-    digest = hashlib.sha256((repo / "baselines" / "fast_at.py").read_bytes()).hexdigest()
+    digest = code((repo / "baselines" / "fast_at.py").read_bytes())
 
     def said(**table: Any) -> str | None:
         record = make("fast-at")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from functools import cache
 
 from advbench.board.overview import table
+from advbench.identity import code
 from advbench.record import Record
 from advbench.task import shipped
 
@@ -19,14 +19,14 @@ def paper(record: Record) -> str | None:
 
 @cache
 def _papers() -> dict[str, str]:
-    """By the sha256 of a baseline's file; read and not run, for a board loads no torch."""
+    """By the digest of a baseline's code; read and not run, for a board loads no torch."""
     found: dict[str, str] = {}
     for file in shipped("baselines").glob("*.py"):
         source = file.read_bytes()
         for node in ast.walk(ast.parse(source)):
             match node:
                 case ast.Assign(targets=[ast.Name(id="paper")], value=ast.Constant(value=str(words))):
-                    found[hashlib.sha256(source).hexdigest()] = words
+                    found[code(source)] = words
                 case _:
                     pass
     return found
