@@ -163,11 +163,13 @@ def test_a_model_of_ours_has_the_normalisation_of_its_weights() -> None:
         ("torchvision:resnet81", "no model 'torchvision:resnet81'; did you mean 'torchvision:resnet18'?"),
         ("linear", "linear: would answer with untrained weights; give --weights FILE"),
         ("nets.py", "nets.py: say what in it makes the model: nets.py:NAME"),
+        ("w.pth", "w.pth: a file is no model; name its run's folder, or FILE.py:NAME and --weights w.pth"),
         ("some/where", "some/where: no such folder, and no file that ends with .py:NAME"),
         (".", ".: no job of `advbench run`; give results/records/TASK/LABEL-sN of a finished one"),
     ],
 )
 def test_a_word_that_means_no_model_is_a_line(word: str, said: str) -> None:
+    Path("w.pth").touch()
     assert refused(word) == said
 
 

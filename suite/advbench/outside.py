@@ -76,6 +76,8 @@ def load(asked: Asked, task: Task, images: Tensor, classes: int) -> Outside:
         found = _of_file(asked, classes)
     elif family == "robustbench":
         found = _of_zoo(asked, task)
+    elif Path(word).is_file():
+        raise BadInput(f"{word}: a file is no model; name its run's folder, or FILE.py:NAME and --weights {word}")
     elif "/" in word:
         raise BadInput(f"{word}: no such folder, and no file that ends with .py:NAME")
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from advbench.board import settings
 from advbench.record import Record
 
@@ -31,3 +33,35 @@ def test_where_its_file_lies_is_not(make: Any):
     seeds = [around(make, 0), around(make, 1), around(make, 2, file="elsewhere/mine.py")]
 
     assert said(seeds, seeds[2]) == ()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said_"),
+    [
+        ([{"name": "fgsm"}], "fgsm, not fgsm, pgd"),
+        ([], "none, not fgsm, pgd"),
+        (
+            [{"name": "fgsm"}, {"name": "pgd", "steps": 40, "label": None}],
+            "pgd steps 40, not pgd steps 20",
+        ),
+        (
+            [{"name": "fgsm", "restarts": 2}, {"name": "pgd", "steps": 20, "label": "long"}],
+            "fgsm, long, not fgsm, pgd",
+        ),
+        (
+            [{"name": "fgsm", "restarts": 2}, {"name": "pgd", "steps": 40, "label": None}],
+            "fgsm restarts 2, pgd steps 40, not fgsm restarts null, pgd steps 20",
+        ),
+        ("all", 'all, not [{"name": "fgsm"}, {"label": null, "name": "pgd", "steps"...'),
+    ],
+)
+def test_of_other_attacks_only_what_differs_is_said(make: Any, theirs: Any, said_: str):
+    def attacked(seed: int, attacks: Any) -> Record:
+        record = make("pgd-at", seed=seed)
+        evaluation = record.job["evaluation"] | {"attacks": attacks}
+        return record.model_copy(update={"job": {**record.job, "evaluation": evaluation}})
+
+    ours = [{"name": "fgsm"}, {"name": "pgd", "steps": 20, "label": None}]
+    seeds = [attacked(0, ours), attacked(1, ours), attacked(2, theirs)]
+
+    assert said(seeds, seeds[2]) == (f"evaluation.attacks {said_}",)

@@ -115,9 +115,12 @@ def test_declared_deviations_are_no_disagreement(make: Any) -> None:
 
 
 def test_records_of_a_changed_task_file_say_so(make: Any) -> None:
-    other = make("old", 0, 0.9, job={"threat": {"eps": "8/255"}})
+    changed = {"threat": {"eps": "8/255"}, "training": {"epochs": 8}}
+    other = make("old", 0, 0.9, job=changed)
     (section,) = sections([make(seed=0), make(seed=1), other])
-    assert notes(section.groups[0]) == ["1 of 1 under other settings: threat.eps 8/255, not 3/20"]
+    assert notes(section.groups[0]) == [
+        "1 of 1 under other settings: threat.eps 8/255, not 3/20; training.epochs 8, not 30"
+    ]
     assert section.groups[0].marked
     assert not section.groups[1].marked
 

@@ -228,7 +228,7 @@ class Group:
     def notes(self) -> list[Note]:
         failed = Counter(row.error for row in self.rows if row.failed)
         changed = Counter(settings.said(row.record.job.get("deviations") or {}) for row in self.rows)
-        unlike = Counter(text for row in self.rows for text in row.unlike)
+        unlike = Counter("; ".join(row.unlike) for row in self.rows if row.unlike)
         extra = sorted({row.extra_data for row in self.rows if row.extra_data})
         elsewhere = sorted({row.elsewhere for row in self.rows if row.elsewhere})
         refused = [row.record.scores.rejected for row in self.rows if row.record.scores]

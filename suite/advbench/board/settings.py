@@ -60,11 +60,8 @@ def unlike(record: Record, expected: Mapping[str, Any]) -> tuple[str, ...]:
     # A failed job has no scores, a stopped evaluation no robust accuracy; that is not another protocol.
     judged = record.scores is not None and record.scores.robust is not None
     scored = known if judged else [field for field in known if not field.startswith("scores.")]
-    return tuple(
-        f"{field} {_short(mine.get(field))}, not {_short(expected[field])}"
-        for field in sorted(scored)
-        if _text(mine.get(field)) != _text(expected[field])
-    )
+    apart = [field for field in sorted(scored) if _text(mine.get(field)) != _text(expected[field])]
+    return tuple("{} {}, not {}".format(field, *_sides(mine.get(field), expected[field])) for field in apart)
 
 
 def line(usual: Mapping[str, Any]) -> str:
@@ -88,7 +85,7 @@ def protocol(usual: Mapping[str, Any]) -> str:
 def ladder(usual: Mapping[str, Any]) -> list[str]:
     """The attacks' names in the order the task gives them."""
     attacks: Any = usual.get("evaluation.attacks") or []
-    return [str(a.get("label") or a.get("name")) if isinstance(a, dict) else str(a) for a in attacks]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # JSON of any shape
+    return [_called(a) if isinstance(a, dict) else str(a) for a in attacks]  # pyright: ignore[reportUnknownArgumentType]  # JSON of any shape
 
 
 def said(fields: Mapping[str, Any]) -> str:
@@ -140,6 +137,33 @@ def _text(value: Any) -> str:
 @lru_cache(maxsize=1 << 12, typed=True)
 def _scalar(value: str | float | None) -> str:
     return json.dumps(value)
+
+
+def _sides(one: Any, other: Any) -> tuple[str, str]:
+    """What differs, on either side: of two lists of attacks their names, or what those of one name do not share."""
+    if not (_parts(one) and _parts(other)):
+        return _short(one), _short(other)
+    if _names(one) != _names(other):
+        return _short(_names(one)), _short(_names(other))
+    told: tuple[list[str], list[str]] = [], []
+    for a, b in zip(one, other, strict=True):
+        for field in sorted({*a, *b}):
+            if a.get(field) != b.get(field):
+                for said, part in zip(told, (a, b), strict=True):
+                    said.append(f"{_called(part)} {field} {_short(part.get(field))}")
+    return _short(", ".join(told[0])), _short(", ".join(told[1]))
+
+
+def _parts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, dict) and "name" in part for part in value)  # pyright: ignore[reportUnknownVariableType]
+
+
+def _names(parts: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(map(_called, parts)) or "none"
+
+
+def _called(part: Mapping[str, Any]) -> str:
+    return str(part.get("label") or part.get("name"))
 
 
 def _short(value: Any) -> str:
