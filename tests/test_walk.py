@@ -13,15 +13,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import built_wheel
 import chromium
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save_file
+from walked import Walk
 
 from advbench.data.base import Examples
 
@@ -44,9 +45,11 @@ LOSSES = {
     "worse": f"{TERMS}\n        return (9 * clean + adversarial) / 10",
     "better": LOSS,
     "collapse": f"{TERMS}\n        return adversarial if state.progress < 0.5 else clean + 9 / (1 + adversarial)",
+    "conceal": "return state.cross_entropy(state.model(x) / 50, y)",
 }
-"""Nine parts clean is worse. From the middle on the last one likes to be fooled: PGD accuracy falls."""
-STEPS = {"my-defense": 3, "worse": 3, "better": 5, "collapse": 3}
+"""Nine parts clean is worse. From the middle on `collapse` likes to be fooled: PGD accuracy falls. `conceal` learns
+logits so large that softmax is 0 or 1 and has no gradient left (defensive distillation): it looks robust."""
+STEPS = {"my-defense": 3, "worse": 3, "better": 5, "collapse": 3, "conceal": 1}
 MINE = "results/records/mine"
 
 NETS = """\
@@ -57,39 +60,6 @@ def small(classes):
     return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 8 * 8, classes))
 """
 EVALUATED = ("nets.py:small", "--weights", "small.safetensors", "--task", "mine.toml")
-
-
-@dataclass(frozen=True)
-class Walk:
-    """An empty folder, and the command that the wheel has installed, on 80 columns."""
-
-    folder: Path
-    env: dict[str, str]
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        words, pipe = ["advbench", *arguments], subprocess.PIPE
-        # A test that runs in the background has SIGINT ignored, and would hand that down; a terminal does not.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return subprocess.Popen(words, cwd=self.folder, env=self.env, stdout=pipe, stderr=pipe, text=True)
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def __call__(self, *arguments: str) -> tuple[int, str]:
-        """The exit code, and what stood on the screen."""
-        process = self.start(*arguments)
-        out, err = process.communicate()
-        return process.returncode, out + err
-
-    def reads(self, *arguments: str) -> Any:
-        """The JSON that a command prints, which is all it prints."""
-        process = self.start(*arguments, "--json")
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        return json.loads(out)
-
-    def record(self, place: str) -> dict[str, Any]:
-        return json.loads((self.folder / "results/records" / place / "record.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +79,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory, repo: Path, command_env: dict
 
 @pytest.fixture(scope="module")
 def mine(walk: Walk) -> Walk:
-    """A task with a defense, its worse and its better sister and one that collapses, interrupted and then run."""
+    """A task with a defense, its worse and its better sister and two that go wrong, interrupted and then run."""
     assert walk("new", "task", "mine")[0] == walk("new", "defense", "my-defense")[0] == 0
     code = (walk.folder / "my_defense.py").read_text("utf-8")
     assert code.count(LOSS) == 1
@@ -123,7 +93,7 @@ def mine(walk: Walk) -> Walk:
         (walk.folder / file).write_text(made, "utf-8")
         task += f'[[defense]]\nfile = "{file}"\nsteps = {STEPS[label]}\n'
     (walk.folder / "mine.toml").write_text(task, "utf-8")
-    asked = ["run", "mine.toml", "--only", "mine/[!c]*", "--only", "mine/collapse-s0"]
+    asked = ["run", "mine.toml", "--only", "mine/[!c]*", "--only", "mine/co*-s0"]
 
     process = walk.start(*asked)
     assert process.stdout is not None
@@ -135,11 +105,11 @@ def mine(walk: Walk) -> Walk:
     assert process.returncode == 130, out + err
     assert "interrupted; nothing is lost: the same command goes on where it stopped" in out
     done = len(list((walk.folder / MINE).glob("*/record.json")))
-    assert 1 <= done < 10
+    assert 1 <= done < 11
 
     code_, text = walk(*asked)
     assert code_ == 0, text
-    assert f"10 jobs: {10 - done} to run, {done} cached" in text
+    assert f"11 jobs: {11 - done} to run, {done} cached" in text
     assert "board: results/index.html" in text
     return walk
 
@@ -234,6 +204,7 @@ def test_typing_mistakes_are_all_told_at_once_with_what_was_meant(mine: Walk):
         ("worse", 1, r"^FAIL +robust accuracy: -"),
         ("better", 0, r"^PASS, about this defense, 3 seeds against 3$"),
         ("collapse", 1, r"^FAIL +flags: new: .*catastrophic-overfitting \(in epoch"),
+        ("conceal", 1, r"^FAIL +flags: new: .*zero-gradient \(the loss has an input gradient of exactly zero"),
     ],
 )
 def test_the_gate_fails_what_is_worse_or_flagged_and_passes_what_is_better(mine: Walk, label, code, said):
@@ -255,6 +226,22 @@ def test_two_records_are_compared_and_one_is_made_again(mine: Walk):
         mine.record("mine/worse-s0")["scores"]
         == json.loads((mine.folder / "again/records/mine/worse-s0/record.json").read_text("utf-8"))["scores"]
     )
+
+
+def test_a_record_is_audited_exported_and_verified(judged: Walk):
+    code, told = judged("audit", f"{MINE}/better-s0", "results/runs/mine/better-s0", "--seed", "1")
+    assert code == 0, told
+    assert told.splitlines()[-1] == "CONFIRMED, under the seed 1"
+
+    code, told = judged("export", "parquet")
+    assert code == 0, told
+    rows = pyarrow.parquet.read_table(judged.folder / "exported/parquet/records.parquet").to_pylist()
+    assert {row["label"] for row in rows} == {*LOSSES, "nets-small-small"}
+    assert [row["robust"] for row in rows if (row["label"], row["seed"]) == ("better", 0)] == [
+        judged.record("mine/better-s0")["scores"]["robust"]["accuracy"]
+    ]
+
+    assert re.search(r"^results: \d+ files, .*: all as written$", judged("results", "verify")[1], re.MULTILINE)
 
 
 def test_the_input_hessian_of_an_outside_network_goes_into_its_record(judged: Walk):
