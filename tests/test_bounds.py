@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advbench.bounds import interval, layers, worst_case
+from advbench.bounds import Box, layers, through, worst_case
 from advbench.models.base import Normalize
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.models.linear import Linear
@@ -19,6 +19,14 @@ from advbench.spec import BadInput
 
 SHAPE = (1, 8, 8)
 CLASSES = 4
+
+
+def interval(model: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Box:
+    """The box of the logits where pixels lie between low and high."""
+    box = Box.between(x, low, high)
+    for layer in layers(model):
+        box = through(layer, box)
+    return box
 
 
 def everything() -> nn.Sequential:
@@ -193,6 +201,13 @@ class Shifted(nn.Sequential):
         return super().forward(input) - input.flatten(1)[:, :CLASSES]
 
 
+def hooked() -> nn.Module:
+    """What it does is not what its class says."""
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda module, args, output: -output)
+    return layer
+
+
 class Scaled(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return -super().forward(input)
@@ -206,6 +221,9 @@ class Scaled(nn.Linear):
         (nn.Sequential(nn.Flatten(), Scaled(64, CLASSES)), "layer 1 is a Scaled,"),
         (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "layer 0 is a BatchNorm2d without running stat"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "the network is a ParametrizedLinear,"),
+        (nn.Sequential(nn.utils.spectral_norm(nn.Linear(2, 2))), "layer 0 has hooks, or weights computed"),
+        (nn.utils.spectral_norm(nn.Linear(2, 2)), "the network has hooks, or weights computed"),
+        (nn.Sequential(nn.ReLU(), hooked()), "layer 1 has hooks, or weights computed"),
     ],
 )
 def test_what_is_not_known_by_its_very_class_is_refused(model, said):

@@ -251,6 +251,7 @@ def test_the_ensemble_names_the_protocol_wherever_it_stands_and_has_a_score_alon
 
     one, two = found.ledger.withstood["one"] == 1, found.ledger.withstood["two"] == 1
     assert found.scores.robust.protocol == "both"
+    assert found.one_step == ("one",), "whatever it is called"
     assert found.scores.alone["both"] == int((one & two).sum()) / len(few)
     assert found.scores.alone["both"] <= min(found.scores.alone["one"], found.scores.alone["two"])
 

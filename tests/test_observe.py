@@ -172,6 +172,15 @@ def test_only_the_judged_weights_may_fill_the_record():
 
 
 @pytest.mark.usefixtures("here")
+def test_what_was_judged_on_a_part_of_the_examples_is_not_filled_with_measures_of_all():
+    assess(Asked("nets.py:Net", Path("w.pth")), Path("tiny.toml"), None, None, 10, WHERE, as_json=False)
+    observed("margins")
+
+    assert Path("results/measures/tiny/nets-Net-w/measures.json").is_file()
+    assert [load(file).measures for file in Path("results/records").rglob("record.json")] == [{}]
+
+
+@pytest.mark.usefixtures("here")
 def test_by_default_everything_but_what_moves_or_bends_the_weights_or_proves(tiny: Any):
     tiny(Path())  # without [collect]
     observed()

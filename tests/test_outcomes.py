@@ -34,7 +34,9 @@ def verdicts(broken_by: Tensor | None = None, **withstood: Tensor) -> Any:
     ledger.withstood = named
     if broken_by is not None:
         ledger.broken_by = broken_by
-    return SimpleNamespace(rungs=RUNGS, gradient_rungs=RUNGS[:3], foot=FOOT, ledger=ledger, signs=None)
+    return SimpleNamespace(
+        rungs=RUNGS, gradient_rungs=RUNGS[:3], one_step=("fgsm",), foot=FOOT, ledger=ledger, signs=None
+    )
 
 
 def told(found: Any) -> list[Flag]:

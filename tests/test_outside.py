@@ -164,6 +164,7 @@ def test_a_model_of_ours_has_the_normalisation_of_its_weights() -> None:
         ("linear", "linear: would answer with untrained weights; give --weights FILE"),
         ("nets.py", "nets.py: say what in it makes the model: nets.py:NAME"),
         ("w.pth", "w.pth: a file is no model; name its run's folder, or FILE.py:NAME and --weights w.pth"),
+        ("/", "/: no job of `advbench run`; give results/records/TASK/LABEL-sN of a finished one"),
         ("some/where", "some/where: no such folder, and no file that ends with .py:NAME"),
         (".", ".: no job of `advbench run`; give results/records/TASK/LABEL-sN of a finished one"),
     ],

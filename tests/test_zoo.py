@@ -70,6 +70,13 @@ def test_without_a_network_it_says_what_is_missing_and_where(cache: Path) -> Non
     assert line.startswith(f"robustbench:{NAME}: models/cifar10/Linf/{NAME}.pt is not there and cannot be fetched (")
     assert "ConnectionError: Name or service not known" in line
     assert line.endswith("put it there by hand, or give it as --weights")
+
+
+def test_where_what_was_fetched_cannot_be_written_it_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache.parents[1]).write_text("a file where the folder should be")
+    monkeypatch.setattr("robustbench.utils.download_gdrive", lambda _, path: torch.save(drawn().state_dict(), path))
+    line = refused(NAME, "cifar10", "Linf", None)
+    assert line.startswith(f"models/cifar10/Linf/{NAME}.pt: cannot be written: ")
     assert not cache.exists()
 
 

@@ -67,13 +67,20 @@ def _layers(module: nn.Module, name: str) -> Iterator[nn.Module]:
         for key, child in module.named_children():
             yield from _layers(child, f"{name}.{key}" if name else key)
         return
+    where = f"layer {name}" if name else "the network"
+    # Passes are counted by a hook on the network itself; whatever hangs on a layer may change what it does.
+    hooked = name and (module._forward_pre_hooks or module._forward_hooks)  # pyright: ignore[reportPrivateUsage]
+    if hooked or (kind in WEIGHTED and "weight" not in dict(module.named_parameters(recurse=False))):
+        raise BadInput(
+            f"interval bounds: {where} has hooks, or weights computed from others (spectral_norm, weight_norm); "
+            "they would overlook that: remove it from the trained network"
+        )
     statistics = kind not in NORMS or getattr(module, "running_mean", None) is not None
     if kind not in (*MONOTONE, *WEIGHTED, *NORMS, *DROPOUT) or not statistics:
         said = kind.__name__ if statistics else f"{kind.__name__} without running statistics"
         known = ", ".join(sorted(one.__name__ for one in (*MONOTONE, *WEIGHTED, *NORMS, *DROPOUT)))
         raise BadInput(
-            f"interval bounds: {f'layer {name}' if name else 'the network'} is a {said}, which they do not know; "
-            f"they know an nn.Sequential of {known}"
+            f"interval bounds: {where} is a {said}, which they do not know; they know an nn.Sequential of {known}"
         )
     yield module
 
@@ -108,14 +115,6 @@ def _batch_norm(layer: Any, box: Box) -> Box:
     return Box(layer(box.clean), box.centre * scale + shift, box.radius * scale.abs())
 
 
-def interval(model: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Box:
-    """The box of the logits (N, C) where pixels lie between low and high (N, ...), with the clean logits of x.
-
-    It costs and counts as three passes through `model` for each example. Raises BadInput.
-    """
-    return _walk(model, layers(model), Box.between(x, low, high), None)
-
-
 def worst_case(model: nn.Module, x: Tensor, y: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """The clean logits of x, and upper bounds of each logit minus the label's, (N, C); 0 at the labels y (N,).
 
@@ -127,14 +126,14 @@ def worst_case(model: nn.Module, x: Tensor, y: Tensor, low: Tensor, high: Tensor
     return box.clean, box.high
 
 
-def _walk(model: nn.Module, path: list[nn.Module], box: Box, y: Tensor | None) -> Box:
-    """Through all layers; with labels the box is that of the logits minus the label's."""
+def _walk(model: nn.Module, path: list[nn.Module], box: Box, y: Tensor) -> Box:
+    """Through all layers: the box of the logits minus the label's."""
 
     def forward(clean: Tensor) -> Tensor:
         now = Box(clean, box.centre, box.radius)
         for layer in path[:-1]:
             now = through(layer, now)
-        end = through(path[-1], now) if y is None else differences(path[-1], now, y)
+        end = differences(path[-1], now, y)
         return torch.cat([end.clean, end.centre, end.radius])
 
     # In the place of the model's own forward pass, so that whoever counts its passes counts these three.

@@ -8,7 +8,7 @@ down to bytes and ImageNet-C's are stored as JPEG.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def accuracies(
     and seed (weights, data) is not done again. Raises BadInput as `corrupt` does, before anything runs.
     """
     names = severities.fitting(names, min(examples.pixels(slice(0, 1)).shape[2:]))
-    key = f"{key}/{seed}"
+    key = f"{key}/{seed}/{votes}"
     if journal is not None:
         mend(journal, lambda words: tell("note", 0, 0, words))
     found = _read(journal, key)
@@ -114,8 +114,3 @@ def _read(journal: Path | None, key: str) -> Found:
         return {name: {int(s): float(share) for s, share in row.items()} for name, row in kept["found"].items()}
     except (OSError, ValueError, KeyError, AttributeError):
         return {}
-
-
-def mean(found: Mapping[str, Mapping[int, float]]) -> float:
-    """The mean accuracy over corruptions and severities: 1 - the field's mean corruption error, not normalised."""
-    return sum(sum(row.values()) / len(row) for row in found.values()) / len(found)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from advbench import usable
 from advbench.attacks.base import Attack
+from advbench.attacks.fgsm import FGSM
 from advbench.block import Block, Stage
 from advbench.data.base import Examples
 from advbench.inference import Engines
@@ -169,7 +170,9 @@ def evaluate(
             names = tuple(rung.key for rung in rungs)
             gradient = tuple(rung.key for rung in rungs if rung.follows_gradient)
             found = scores(whole, attacks, classes)
-            return Verdicts(names, gradient, tuple(foot), whole, found, engines.told(), tuple(stopped), looked)
+            one_step = tuple(rung.key for rung in rungs if isinstance(rung, FGSM))
+            told = engines.told()
+            return Verdicts(names, gradient, one_step, tuple(foot), whole, found, told, tuple(stopped), looked)
 
         ledgers = in_turn(all_=False) if group.world == 1 else together(opened, all_=False)
         asks = doubt is not None and dear and how.stop is not False

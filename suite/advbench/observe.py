@@ -140,6 +140,8 @@ def _judged_alike(record: Record, ready: Ready) -> bool:
     mine, theirs = ready.job.plain(), record.job
     if external(record.defense, theirs):
         same = identity(theirs["model"]) == identity(mine["model"])
+        # One that was stopped early, or asked for a part, was judged on fewer examples.
+        same = same and theirs.get("examples") is None and theirs.get("until") is None
     else:
         digests = record.provenance.get("weights_sha256") or {}
         judged = digests.get(theirs["evaluation"]["checkpoint"])

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from advbench.attacks.fgsm import FGSM
 from advbench.ledger import CLEAN
 from advbench.record import Flag
 from advbench.scores import Verdicts
@@ -57,7 +56,7 @@ class _Outcomes:
         self.right = verdicts.ledger.broken_by != CLEAN
         self.followers = verdicts.gradient_rungs
         cheap = self.known(verdicts.foot)
-        self.one_step = [name for name in cheap if name == FGSM.name]
+        self.one_step = [name for name in cheap if name in verdicts.one_step]
         self.many_steps = [name for name in cheap if name in self.followers and name not in self.one_step]
 
     def known(self, names: Iterable[str]) -> list[str]:

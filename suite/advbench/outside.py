@@ -198,9 +198,10 @@ def _of_run(asked: Asked, images: Tensor, classes: int) -> Outside:
 def _record(folder: Path) -> tuple[Record, Path]:
     """The record of a job's folder, of either kind, and the folder of its weights."""
     here = folder.resolve()
-    results, path = here.parents[2], f"{here.parent.name}/{here.name}"
+    kind, path = here.parent.parent, f"{here.parent.name}/{here.name}"
+    results = kind.parent
     file = record_folder(results, path) / "record.json"
-    if here.parents[1].name not in ("runs", "records") or not file.is_file():
+    if kind.name not in ("runs", "records") or not file.is_file():
         raise BadInput(f"{folder}: no job of `advbench run`; give results/records/TASK/LABEL-sN of a finished one")
     record = load_record(file)
     if record.status != "ok" or "defense" not in record.job:

@@ -22,6 +22,8 @@ class Verdicts:
     rungs: tuple[str, ...]
     """Names that `broken_by` numbers."""
     gradient_rungs: tuple[str, ...]
+    one_step: tuple[str, ...]
+    """Those of FGSM, whatever the task calls it."""
     foot: tuple[str, ...]
     """The cheap rungs that the ladder begins with, which met every correct example."""
     ledger: Ledger

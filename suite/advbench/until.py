@@ -1,7 +1,8 @@
 """`advbench evaluate --until decided`: examples in random order, attacked part by part until their verdicts say enough.
 
 After each part an anytime-valid interval is looked at (`stats.sequential`), so that looking often costs no error: with
-95 % confidence all the intervals of an evaluation hold the truth together. What they speak of is this test set. A part
+95 % confidence all the intervals of one number hold the truth together; the own accuracy and the difference to another
+record are two numbers, 95 % each. What they speak of is this test set. A part
 is an evaluation of its own, with its own journal and its own seed; the ledgers are joined at the end.
 """
 
@@ -131,7 +132,7 @@ class Watch:
         return "all examples" if self.taken == self.size else None
 
     def plain(self) -> dict[str, Any]:
-        """For the record, in fractions: intervals that hold at all times together, of the whole test set."""
+        """For the record, in fractions: intervals that hold at all times, 95 % each, of the whole test set."""
         found: dict[str, Any] = {"stopped": self.why or "masked gradient", "examples": self.taken, "of": self.size}
         found["robust"] = [(bound + 1) / 2 for bound in (self.own.low, self.own.high)]
         if self.rule.theirs is None:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import os
 import pickle
-import shutil
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from advbench import bridge, weights
+from advbench.files import write_bytes
 from advbench.spec import BadInput, did_you_mean
 
 CACHE = Path("models")
@@ -119,6 +119,4 @@ def _fetch(name: str, path: Path, drive: str) -> None:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise BadInput(f"{missing} ({said}); put it there by hand, or give it as --weights") from None
         weights.opened(fresh)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(fresh, part := path.with_name(f".{path.name}.{os.getpid()}.tmp"))
-        part.replace(path)
+        write_bytes(path, fresh.read_bytes())

@@ -62,6 +62,7 @@ def test_it_breaks_a_target_whose_own_gradient_says_nothing_and_costs_it_one_pas
     assert found.scores.attacks["pgd"] == clean
     assert found.scores.attacks["transfer"] < 0.5 * clean
     assert found.gradient_rungs == ("pgd",)
+    assert found.one_step == ()
     # Two clean passes, 20 of PGD and its judgement, and the judgement of the transfer.
     assert set(found.ledger.forward[found.ledger.broken_by != -2].tolist()) == {2 + 20 + 1 + 1}
 

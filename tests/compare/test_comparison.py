@@ -6,16 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from advbench.compare.comparison import compare, measures
-from advbench.compare.read import Result, read
+from advbench.compare.comparison import compare
+from advbench.compare.read import read
 from advbench.compare.show import show
-from advbench.record import Flag
+from advbench.record import Flag, Measure, load, save
 
 
 def half(n: int, wrong: int) -> np.ndarray:
@@ -79,15 +78,20 @@ def test_the_table_has_clean_rungs_curve_and_cost(tmp_path: Path, lay_record):
     assert json.loads(json.dumps(found.plain()))["lines"][4]["a"] == 1000
 
 
-def test_measures_are_read_where_records_have_them():
-    class Later:
-        """A record of a version that has measures."""
+def test_the_numbers_of_collectors_are_compared(tmp_path: Path, lay_record, capsys: pytest.CaptureFixture[str]):
+    for label, value in (("a", 3.2), ("b", 1.6)):
+        folder = lay_record(tmp_path, label, 0, half(40, 9))
+        told = {"top1": Measure(value=value, unit="nats", meaning=""), "none": Measure(value=None, unit="", meaning="")}
+        record = load(folder / "record.json").model_copy(update={"measures": {"input-hessian": told}})
+        save(record, folder, {name: (folder / name).read_bytes() for name in record.files})
+    one, other = tmp_path / "records" / "t" / "a-s0", tmp_path / "records" / "t" / "b-s0"
 
-        measures = {"input-hessian": {"top1": {"value": 3.2, "unit": "nats"}, "none": {"value": None}}}
-
-    result = type("R", (), {"record": Later()})()
-
-    assert measures(cast("Result", result)) == {"input-hessian top1": 3.2}
+    show(one, other, as_json=True)
+    [found] = json.loads(capsys.readouterr().out)["comparisons"]
+    lines = [line for line in found["lines"] if line["kind"] == "measure"]
+    assert lines == [{"name": "input-hessian top1", "kind": "measure", "a": 3.2, "b": 1.6, "change": None}]
+    show(one, other, as_json=False)
+    assert "1 numbers of collectors: --json has them" in capsys.readouterr().out
 
 
 def test_the_command_on_committed_records(repo: Path, command):
@@ -132,6 +136,31 @@ def test_two_folders_are_judged_together(tmp_path: Path, lay_record, capsys: pyt
     assert "t/b: B is worse in robust accuracy: -2.00 points" in told
     assert "p 0.02)" in told
     assert "p 0.0059)" in told
+
+
+def test_json_says_what_holds_when_all_are_judged_together(tmp_path: Path, lay_record, capsys):
+    for side, wrong in (("x", (100, 100, 100)), ("y", (100, 106, 100))):
+        for label, count in zip("abc", wrong, strict=True):
+            lay_record(tmp_path / side, label, 0, half(400, count))
+
+    show(tmp_path / "x", tmp_path / "y", as_json=True)
+
+    _, found, _ = json.loads(capsys.readouterr().out)["comparisons"]
+    # Alone 2 / 2^6, which is below 5 %; of three pairs it is not.
+    assert found["p_together"] == pytest.approx(3 * 2 / 2**6)
+    assert found["verdict"].startswith("no difference in robust accuracy is shown")
+
+
+def test_a_pair_with_a_side_that_failed_is_named(tmp_path: Path, lay_record, capsys: pytest.CaptureFixture[str]):
+    for side in "xy":
+        lay_record(tmp_path / side, "a", 0, half(40, 9))
+    lay_record(tmp_path / "x", "b", 0, half(40, 9))
+    lay_record(tmp_path / "y", "b", 0, half(40, 9), status="failed", error="x")
+
+    show(tmp_path / "x", tmp_path / "y", as_json=False)
+    assert "not compared, every job FAILED: t/b-s0" in capsys.readouterr().out
+    show(tmp_path / "x", tmp_path / "y", as_json=True)
+    assert json.loads(capsys.readouterr().out)["failed"] == ["t/b-s0"]
 
 
 def test_a_hostile_label_steers_no_terminal(tmp_path: Path, lay_record, command):

@@ -71,6 +71,27 @@ def test_a_job_that_fails_now_is_new(tmp_path: Path, lay_record):
     assert flags(old, new).said == "new: seed 0: FAILED (RuntimeError: loss)"
 
 
+def test_one_old_failure_excuses_no_other_seed_s(tmp_path: Path, lay_record):
+    for seed in range(3):
+        lay_record(tmp_path / "old", "a", seed, STANDS, **({"status": "failed", "error": "x"} if seed == 0 else {}))
+        lay_record(tmp_path / "new", "a", seed, STANDS, **({"status": "failed", "error": "y"} if seed < 2 else {}))
+
+    limit = flags(read(tmp_path / "old")[0], read(tmp_path / "new")[0])
+
+    assert (limit.verdict, limit.said) == ("FAIL", "new: seed 1: FAILED (y)")
+
+
+def test_where_every_new_job_failed_nothing_passes(tmp_path: Path, lay_record):
+    for seed in range(2):
+        lay_record(tmp_path / "old", "a", seed, STANDS, **({"status": "failed", "error": "x"} if seed == 0 else {}))
+    lay_record(tmp_path / "new", "a", 0, STANDS, status="failed", error="y")
+
+    [judged] = check(tmp_path / "new", tmp_path / "old", Asked(0.01, 0.01))
+
+    assert judged.verdict == "FAIL"
+    assert [limit.said for limit in judged.limits] == ["new: seed 0: FAILED (y)"]
+
+
 OTHER = STANDS.copy()
 OTHER[:6] = ~OTHER[:6]
 

@@ -18,11 +18,7 @@ from advbench.board.beside import Folders, Lost, key, verdicts
 from advbench.board.rows import Group
 from advbench.board.support import Claim, Interval, Standing
 from advbench.stats.difference import LEAST_SEEDS, Difference, Groups, Moments
-from advbench.stats.paired import mcnemar
-from advbench.stats.ranks import holm, ranges
-
-ALPHA = 0.05
-"""Of all pairs of a task together."""
+from advbench.stats.ranks import better, ranges
 
 Bools = NDArray[np.bool_]
 
@@ -53,10 +49,10 @@ def standing(groups: tuple[Group, ...], folders: Folders) -> Standing:
     ones = np.concatenate([np.stack(rows) for rows in found.values()]).astype(np.float32)
     both = (ones @ ones.T).astype(float)  # exact below 16 million examples
     of = Groups.of(Moments.counted(both, ones.shape[1]), members)
-    better = _better(of, both[np.ix_(*[[end - 1 for end in ends]] * 2)])
+    beats = better(of, both[np.ix_(*[[end - 1 for end in ends]] * 2)])
     return Standing(
-        ranks=dict(zip(labels, ranges(better), strict=True)),
-        better={one: [labels[j] for j in np.flatnonzero(row)] for one, row in zip(labels, better, strict=True)},
+        ranks=dict(zip(labels, ranges(beats), strict=True)),
+        better={one: [labels[j] for j in np.flatnonzero(row)] for one, row in zip(labels, beats, strict=True)},
         intervals={label: interval(of, i) for i, label in enumerate(labels)},
         unranked=unranked,
         claim=_claim(sizes),
@@ -107,23 +103,6 @@ def _rows(group: Group, folders: Folders) -> tuple[bytes, list[Bools]]:
         index = of.tobytes()
         rows.append(stands)
     return index, rows
-
-
-def _better(of: Groups, both: NDArray[np.float64]) -> Bools:
-    """Which group is better than which, (g, g); `both` has the examples on which their last rows are right."""
-    i, j = np.triu_indices(len(of.means), 1)
-    least, most = np.minimum(of.seeds[i], of.seeds[j]), np.maximum(of.seeds[i], of.seeds[j])
-    p = np.ones(len(i))
-    if (some := least >= LEAST_SEEDS).any():
-        p[some] = of.defenses(i[some], j[some]).p
-    if (some := most == 1).any():
-        right = np.diagonal(both)
-        p[some] = mcnemar((right[i] - both[i, j])[some], (right[j] - both[i, j])[some])
-    if (some := (least < LEAST_SEEDS) & (most > 1)).any():
-        p[some] = of.checkpoints(i[some], j[some]).p
-    sure = np.zeros((len(of.means),) * 2, dtype=bool)
-    sure[i, j] = holm(p) < ALPHA
-    return (sure | sure.T) & (of.means[:, None] > of.means[None, :])
 
 
 def _claim(sizes: list[int]) -> Claim:

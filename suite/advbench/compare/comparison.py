@@ -178,14 +178,8 @@ def costs(result: Result) -> dict[str, float | None]:
 
 def measures(result: Result) -> dict[str, float]:
     """`{"input-hessian top1_median": 3.2}`, of records that have measures."""
-    found: Any = getattr(result.record, "measures", None) or {}
-    return {
-        f"{collector} {name}": float(entry["value"])
-        for collector, table in found.items()
-        if isinstance(table, dict)
-        for name, entry in table.items()
-        if isinstance(entry, dict) and isinstance(entry.get("value"), int | float)
-    }
+    tables = (result.record.measures or {}).items()
+    return {f"{c} {n}": m.value for c, table in tables for n, m in table.items() if m.value is not None}
 
 
 def _curve(result: Result) -> dict[str, float]:

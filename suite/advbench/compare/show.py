@@ -30,15 +30,18 @@ def show(a: Path, b: Path, *, as_json: bool) -> None:
         raise BadInput(f"{a} and {b}: every job of one side FAILED: nothing to compare")
     p = holm(np.array([float(c.main.change.p) if c.main.change else 1.0 for c in found]))
     left = _left(ones, {id(one) for one, _ in matched}), _left(others, {id(other) for _, other in matched})
+    failed = [group.name for pair in matched for group in pair if not group.results]
     if as_json:
-        told = [c.plain() | {"p_together": float(x)} for c, x in zip(found, p, strict=True)]
-        print(json.dumps({"comparisons": told, "only_a": left[0], "only_b": left[1]}, indent=1))
+        told = [c.plain() | {"verdict": c.verdict(x), "p_together": x} for c, x in zip(found, p.tolist(), strict=True)]
+        print(json.dumps({"comparisons": told, "failed": failed, "only_a": left[0], "only_b": left[1]}, indent=1))
         return
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
     if len(found) == 1:
         tell(console, found[0])
     else:
         _tell_all(console, found, p.tolist())
+    if failed:
+        console.print(f"not compared, every job FAILED: {', '.join(map(printable, failed))}")
     for side, names in zip("AB", left, strict=True):
         if names:
             console.print(f"only in {side}: {', '.join(map(printable, names))}")
@@ -54,9 +57,12 @@ def tell(console: Console, comparison: Comparison) -> None:
     table = Table()
     for name in ("", "A", "B", "B - A", "95 % interval", "p"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
-    for line in comparison.lines:
+    shown = [line for line in comparison.lines if line.kind != "measure"]
+    for line in shown:
         table.add_row(*_cells(line))
     console.print(table)
+    if more := len(comparison.lines) - len(shown):
+        console.print(f"{more} numbers of collectors: --json has them")
     of = f"of {len(comparison.a.first.index):,} examples"
     seeds = "" if len(comparison.a.results) == len(comparison.b.results) == 1 else ", whatever the seed"
     for side, other, index in (("B", "A", comparison.gained), ("A", "B", comparison.lost)):
@@ -84,7 +90,7 @@ def _tell_all(console: Console, found: Sequence[Comparison], p: Sequence[float])
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    if line.kind in ("cost", "measure"):
+    if line.kind == "cost":
         ratio = f"x {line.b / line.a:.3g}" if line.a else ""
         return printable(line.name), f"{line.a:,.4g}", f"{line.b:,.4g}", ratio, "", ""
     points = 100 * (line.b - line.a)

@@ -96,7 +96,9 @@ def judge(new: Group, old: Group, asked: Asked, among: int = 1) -> Judgement:
     if not old.results:
         raise BadInput(f"{old.name}: every job of the old side FAILED: nothing to hold the new one to")
     if not new.results:
-        return Judgement(new.name, old.name, "a result that does not exist", (flags(old, new),))
+        failed = "; ".join(f"seed {record.seed}: FAILED ({record.reason})" for record in new.failed)
+        limit = Limit("flags", "FAIL", f"new: {failed}")
+        return Judgement(new.name, old.name, "a result that does not exist", (limit,))
     claim: Claim = "defenses" if min(len(new.results), len(old.results)) >= LEAST_SEEDS else "checkpoints"
     attacked = new.first.robust is not None
     robust_level, level = (x / among for x in failing(attacked, 1 + (asked.seconds is not None)))

@@ -31,10 +31,8 @@ MOST_EXAMPLES, MOST_SEEDS = 10_000_000, 100
 
 
 def failing(robust: bool, others: int) -> tuple[float, float]:
-    """The levels at which robust accuracy and each of `others` FAILs."""
-    if not robust:
-        return ALPHA, ALPHA / max(others, 1)
-    return (ROBUST_ALPHA, (ALPHA - ROBUST_ALPHA) / others) if others else (ALPHA, ALPHA)
+    """The levels at which robust accuracy and each of `others`, one at least, FAILs."""
+    return (ROBUST_ALPHA, (ALPHA - ROBUST_ALPHA) / others) if robust else (ALPHA, ALPHA / others)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def flags(old: Group, new: Group) -> Limit:
         for flag in result.record.flags
         if flag.name not in before
     }
-    failed = [f"seed {r.seed}: FAILED ({r.reason})" for r in new.failed] if not old.failed else []
+    known = {record.seed for record in old.failed}
+    failed = [f"seed {r.seed}: FAILED ({r.reason})" for r in new.failed if r.seed not in known]
     if new_ones := [*sorted(found), *failed]:
         return Limit("flags", "FAIL", f"new: {'; '.join(new_ones)}")
     kept = f"; the old result has them too: {', '.join(sorted(before))}" if before else ""

@@ -4,5 +4,5 @@
     two groups of rows   --difference--> an interval, as checkpoints or as defenses
     a whole board        --ranks-->      who is better than whom, and ranges of ranks
 
-Numpy and scipy's special functions only. `docs/calibration.md` says how often each of them errs.
+Numpy and scipy only. `docs/calibration.md` says how often the first two err.
 """

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.special import stdtrit
+
 from advbench.findings import Claim
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -58,7 +60,5 @@ def _right(number: float, claim: Claim) -> bool:
 
 def _half(known: Sequence[float], mean: float) -> float:
     """Half the width of the t interval."""
-    from scipy.stats import t  # takes a while to import, and most boards have no claims
-
     spread = math.sqrt(sum((number - mean) ** 2 for number in known) / (len(known) - 1))
-    return float(t.ppf((1 + CONFIDENCE) / 2, len(known) - 1)) * spread / math.sqrt(len(known))
+    return float(stdtrit(len(known) - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(len(known))

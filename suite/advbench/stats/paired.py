@@ -62,8 +62,9 @@ def count(b: NDArray[np.bool_], a: NDArray[np.bool_]) -> Pair:
 def interval(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Array, Array]:
     """The score interval of Tango (Statistics in Medicine 17, 1998) with a continuity correction of half a pair.
 
-    Each bound errs in at most (1 - confidence) / 2 of all cases; Wald's errs in up to twice as many where discordance
-    is hardly larger than the difference.
+    Each bound errs in at most (1 - confidence) / 2 of all cases on 100, 200 and 360 examples with a difference of up to
+    a half (exact sums over a grid); on 20 examples and near a difference of 1 in more, 6 % where 2.5 % are promised.
+    Wald's errs in up to twice as many as promised where discordance is hardly larger than the difference.
     """
     b, c = np.asarray(gained, float), np.asarray(lost, float)
     z = float(ndtri((1 + confidence) / 2))

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from advbench.stats.difference import Groups, Moments
+from advbench.stats.difference import LEAST_SEEDS, Groups
 from advbench.stats.paired import mcnemar
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 
 
 def holm(p: Array) -> Array:
@@ -27,26 +24,25 @@ def holm(p: Array) -> Array:
     return adjusted
 
 
-def better_checkpoints(rows: Bools, alpha: float = 0.05) -> Bools:
-    """Which of (m, n) rows is better than which, (m, m): McNemar's exact test of all pairs, together at `alpha`."""
-    ones = rows.astype(np.float32)
-    both = (ones @ ones.T).astype(float)  # exact below 16 million examples
-    alone = np.diagonal(both)[:, None] - both  # [i, j]: examples on which i is right and j is not
-    i, j = np.triu_indices(len(rows), 1)
-    return _better(np.diagonal(both), i, j, mcnemar(alone[i, j], alone[j, i]), alpha)
+def better(of: Groups, both: Array, alpha: float = 0.05) -> Bools:
+    """Which group is better than which, (g, g): all pairs together at `alpha`.
 
-
-def better_defenses(rows: Bools, groups: Sequence[Sequence[int]], alpha: float = 0.05) -> Bools:
-    """Which of the `groups`, lists of rows that are seeds, is better than which, (g, g): all pairs at `alpha`."""
-    of = Groups.of(Moments.of(rows), groups)
-    i, j = np.triu_indices(len(groups), 1)
-    return _better(of.means, i, j, of.defenses(i, j).p, alpha)
-
-
-def _better(means: Array, i: Integers, j: Integers, p: Array, alpha: float) -> Bools:
-    sure = np.zeros((len(means), len(means)), dtype=bool)
+    Two groups of three seeds and more are compared as defenses, two single rows by McNemar's exact test, all others as
+    checkpoints. `both`: on how many examples the last row of each two groups is right, (g, g).
+    """
+    i, j = np.triu_indices(len(of.means), 1)
+    least, most = np.minimum(of.seeds[i], of.seeds[j]), np.maximum(of.seeds[i], of.seeds[j])
+    p = np.ones(len(i))
+    if (some := least >= LEAST_SEEDS).any():
+        p[some] = of.defenses(i[some], j[some]).p
+    if (some := most == 1).any():
+        right = np.diagonal(both)
+        p[some] = mcnemar((right[i] - both[i, j])[some], (right[j] - both[i, j])[some])
+    if (some := (least < LEAST_SEEDS) & (most > 1)).any():
+        p[some] = of.checkpoints(i[some], j[some]).p
+    sure = np.zeros((len(of.means),) * 2, dtype=bool)
     sure[i, j] = holm(p) < alpha
-    return (sure | sure.T) & (means[:, None] > means[None, :])
+    return (sure | sure.T) & (of.means[:, None] > of.means[None, :])
 
 
 def ranges(better: Bools) -> list[tuple[int, int]]:
