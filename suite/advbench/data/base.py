@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -36,6 +36,15 @@ class Missing(Exception):
     def at(cls, place: Path, how: str) -> Missing:
         """Nothing at `place` under the data root; `how` says how to get it."""
         return cls(f"{place} is not there; {how}", f"{DATA_ROOT} sets the data root")
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Inside, `path` is read. Raises BadInput where the machine does not let it."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
