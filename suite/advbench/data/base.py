@@ -51,7 +51,7 @@ def reading(path: Path) -> Generator[None]:
 class Split:
     """One official split: images (N, C, H, W), uint8 or float32 in [0, 1], and labels (N,) int64.
 
-    Images larger than memory are a read-only `np.memmap`, whose pages are read as they are used.
+    Images of folders are a read-only `np.memmap`, whose pages are read as they are used.
     """
 
     images: NDArray[np.uint8] | NDArray[np.float32]
