@@ -43,10 +43,11 @@ class Torchvision(Library):
             own["image_size"] = shape[1]
         if self.arch.startswith("maxvit_"):
             own["input_size"] = shape[1:]
-        network = get_model(self.arch, weights=None, num_classes=classes, **own)
+        network: Any = get_model(self.arch, weights=None, num_classes=classes, **own)
         if self.arch.startswith("mnasnet"):
             # Its own loader takes only a dict with torch.save's version in it, and a safetensors file has none.
-            network._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, network)
+            usual: Any = nn.Module
+            network._load_from_state_dict = MethodType(usual._load_from_state_dict, network)
         return network, transformer
 
     def download(self) -> Published:
