@@ -158,10 +158,10 @@ def faulty(kind: str):
     """A compiler that goes wrong."""
 
     def compiler(forward: Any, **_: object) -> Any:
-        if kind == "raises":
+        if kind in ("raises", "asserts"):
 
             def compiled(model: nn.Module, x: Tensor) -> Tensor:
-                raise RuntimeError("no C++ compiler\nmore lines")
+                raise RuntimeError("no C++ compiler\nmore lines") if kind == "raises" else AssertionError
         else:
 
             def compiled(model: nn.Module, x: Tensor) -> Tensor:
@@ -179,6 +179,7 @@ def faulty(kind: str):
         ("wrong", False, "differ by 0.2"),
         ("nan", False, "differ by nan"),
         ("raises", False, "not compiled: RuntimeError: no C++ compiler"),
+        ("asserts", False, "not compiled: AssertionError: no reason given"),
     ],
 )
 def test_a_compiled_graph_that_is_wrong_is_not_used(monkeypatch, batch, kind, kept, note):

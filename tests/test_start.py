@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,18 @@ def test_an_absent_file_is_missing_and_a_damaged_one_is_named(tmp_path: Path) ->
     with pytest.raises(Missing, match=r"w\.safetensors is not there; put the pretrained weights there"):
         files(named("mlp", **FILE), tmp_path)
     (tmp_path / "w.safetensors").write_bytes(b"PK not tensors")
-    assert "w.safetensors is no whole safetensors file: " in refused(named("mlp", **FILE), tmp_path)
+    assert "w.safetensors: is no whole safetensors file: " in refused(named("mlp", **FILE), tmp_path)
+
+
+def test_a_file_that_nobody_may_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, weights("mlp"))
+
+    def forbidden(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    line = refused(named("mlp", **FILE), tmp_path)
+    assert line == f"model.pretrained: {tmp_path / 'w.safetensors'}: cannot be read: Permission denied"
 
 
 def test_other_weights_than_the_planned_or_pinned_ones_are_refused(tmp_path: Path) -> None:

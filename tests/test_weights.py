@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -125,6 +126,30 @@ def test_a_torn_safetensors_file_is_told(tmp_path: Path) -> None:
     whole = (tmp_path / "w.safetensors").read_bytes()
     (tmp_path / "w.safetensors").write_bytes(whole[:-1])
     assert "is no whole safetensors file" in refused(tmp_path / "w.safetensors")
+
+
+def test_numbers_that_torch_has_no_name_for_are_named(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    assert "w.safetensors: its numbers are F4, which torch has not; save them as F32" in refused(
+        tmp_path / "w.safetensors"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # torch speaks of such tensors as it reads them
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("sparse_coo", torch.Tensor.to_sparse),
+        ("sparse_csr", torch.Tensor.to_sparse_csr),
+        ("meta", lambda weight: weight.to("meta")),
+        ("quantized", lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
+    ],
+)
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, kind: str, change: Any) -> None:
+    torch.save({"net": STATE | {"a.weight": change(STATE["a.weight"])}}, tmp_path / "w.pth")
+    line = f"{tmp_path / 'w.pth'}: a.weight is a {kind} tensor; where it was made, save a dense one with its values"
+    assert refused(tmp_path / "w.pth") == line
 
 
 @pytest.mark.parametrize("before", ["", "module.", "_orig_mod.module."])

@@ -79,6 +79,14 @@ def test_other_weights_meet_the_same_examples_and_pay_for_no_attack(name: str, s
     assert not torch.equal(input_gradient(state.model, x, y), crafted.gradients[0])
 
 
+def test_the_step_that_a_wrapper_must_write_is_not_guessed(state: TrainState, batch: Any):
+    class Bare(Wrapper):
+        name = "bare"
+
+    with pytest.raises(NotImplementedError):
+        Bare().step(state, *batch)
+
+
 def test_what_was_moved_comes_back_also_where_the_block_fails(state: TrainState, batch: Any):
     model = state.model
     before = {name: value.clone() for name, value in model.state_dict().items()}

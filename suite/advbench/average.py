@@ -20,7 +20,8 @@ LATEST = 10
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of `model` whose `update_parameters(model)`, called after every step, moves it towards the weights.
 
-    Step t keeps min(decay, (1 + t) / (10 + t)) of the old average, so that the random start is soon forgotten.
+    The first weights that it meets are the average; step t after them, from 1 on, keeps
+    min(decay, (1 + t) / (10 + t)) of the old one, so that the start is soon forgotten.
     """
 
     def move(mine: Any, theirs: Any, _: object) -> None:

@@ -130,7 +130,8 @@ def proven(model: nn.Module, engine: Engine, x: Tensor, y: Tensor) -> Engine:
     try:
         found = _probe(model, engine, x, y)
     except Exception as error:  # whatever a compiler may raise on a stranger's model
-        return replace(eager, note=f"not compiled: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        said = (str(error).strip() or "no reason given").splitlines()[0]
+        return replace(eager, note=f"not compiled: {type(error).__name__}: {said}")
     off = max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(found, expected, strict=True))
     if not off <= TOLERANCE[engine.precision]:
         return replace(eager, note=f"not compiled: compiled and eager passes differ by {off:.2g} of the largest entry")

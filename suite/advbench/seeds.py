@@ -96,8 +96,8 @@ class Stream:
             return draw(torch.empty_like(x), self.generator)
         if len(x) == self.rows.stop - self.rows.start:
             return draw(x.new_empty((self.size, *x.shape[1:])), self.generator)[self.rows]
-        # A piece of the part: numbers of nobody else. All take one seed for it, for pieces may differ in size, and
-        # generators that had drawn unequal amounts would no longer be equal.
+        # A piece of the part: numbers of nobody else. All take one seed for it, whatever its size. Where one process
+        # has more pieces than another, which no shipped defense brings about, their generators are unequal afterwards.
         seed = torch.randint(2**62, (1,), generator=self.generator, device=self.generator.device)
         own = generator(self.generator.device, int(seed), self.rank)
         return draw(torch.empty_like(x), own)

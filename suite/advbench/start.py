@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from advbench.data.base import Missing
@@ -21,7 +20,7 @@ from advbench.models.base import Model, Normalize, Shape
 from advbench.models.library import Library, Published
 from advbench.spec import BadInput
 from advbench.trial import Unfit, answer
-from advbench.weights import Weights
+from advbench.weights import Weights, opened
 
 SHOWN = 3
 """Tensors that a complaint names before it counts the others."""
@@ -104,11 +103,10 @@ def _read(model: Model, root: Path) -> tuple[Weights, str, Published | None]:
         weights = {name: value.contiguous() for name, value in origin.weights.items()}
         return weights, hashlib.sha256(save(weights)).hexdigest(), origin
     [path] = files(model, root)
-    content = path.read_bytes()
     try:
-        return load(content), hashlib.sha256(content).hexdigest(), None
-    except SafetensorError as error:
-        raise BadInput(f"model.pretrained: {path} is no whole safetensors file: {error}") from None
+        return *opened(path), None
+    except BadInput as error:
+        raise BadInput(f"model.pretrained: {error}") from None
 
 
 def fill(network: nn.Module, weights: Weights, classes: int, *, whole: bool = False) -> str:

@@ -46,6 +46,10 @@ def read(path: Path) -> Read:
     """The state dict in a .safetensors file or in one of torch.save. Raises BadInput that says what the file is."""
     found, sha256 = opened(path)
     tensors, said = _state_dict(path, found)
+    for name, tensor in tensors.items():
+        if kind := _odd(tensor):
+            line = f"{path}: {name} is a {kind} tensor; where it was made, save a dense one with its values"
+            raise BadInput(line)
     return Read(tensors, sha256, said)
 
 
@@ -62,6 +66,9 @@ def opened(path: Path) -> tuple[Any, str]:
         return load(content), sha256
     except SafetensorError as error:
         raise BadInput(f"{path}: is no whole safetensors file: {error}") from None
+    except KeyError as error:  # the format knows more kinds of numbers than torch
+        line = f"{path}: its numbers are {error.args[0]}, which torch has not; save them as F32"
+        raise BadInput(line) from None
 
 
 def harmless() -> AbstractContextManager[None]:
@@ -141,3 +148,10 @@ def _tensors(value: Any) -> bool:
         return False
     items = cast("Mapping[Any, Any]", value).items()
     return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in items)
+
+
+def _odd(tensor: Tensor) -> str:
+    """What keeps a tensor from being copied into a network: it has no values, or not one for each place."""
+    if tensor.is_meta or tensor.is_quantized:
+        return "meta" if tensor.is_meta else "quantized"
+    return "" if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.")

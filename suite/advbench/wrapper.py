@@ -70,15 +70,6 @@ class Wrapper(Defense):
         """As the base."""
         return self.base.adversarial
 
-    def weight_passes(self) -> tuple[float, float]:
-        return self.base.weight_passes()
-
-    def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-        return self.base.loss(state, x, y)
-
-    def communicate(self, state: TrainState) -> None:
-        self.base.communicate(state)
-
     def workers(self) -> int:
         return self.base.workers()
 

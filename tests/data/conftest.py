@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -10,6 +11,7 @@ import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,22 @@ def write_idx() -> Callable[[Path, NDArray[np.uint8]], None]:
 def md5() -> Callable[[Path], str]:
     """A function: path -> the MD5 of its content."""
     return _md5
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function: file -> nobody may open it from here on, root neither."""
+    opened = Path.open
+
+    def forbidden(path: Path) -> None:
+        def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+            if self == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+            return opened(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+
+    return forbidden
 
 
 @pytest.fixture

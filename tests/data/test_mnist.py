@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_a_missing_file_says_how_to_get_it(tiny_mnist: Path, name: str) -> None:
     assert "--data-root" in line
     assert "ADVBENCH_DATA" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_file_that_nobody_may_read_is_named(tiny_mnist: Path, name: str, forbid: Callable[[Path], None]) -> None:
+    path = tiny_mnist / "MNIST" / "raw" / name
+    forbid(path)
+    for read in (Mnist().load, Mnist().verify):
+        with pytest.raises(BadInput) as caught:
+            read(tiny_mnist)
+        assert caught.value.lines == (f"{path}: cannot be read: Permission denied",)
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,22 @@ def test_a_wrong_annotation_is_named(root: Path, change: tuple[str, str], line: 
     path = root / "tiny-imagenet-200" / "val" / "val_annotations.txt"
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(BadInput, match=re.escape(line)):
+        TinyImageNet().load(root)
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "val/val_annotations.txt"])
+def test_a_list_that_is_no_text_is_named(root: Path, name: str) -> None:
+    path = root / "tiny-imagenet-200" / name
+    path.write_bytes(path.read_bytes() + b"\xff")
+    with pytest.raises(BadInput, match=re.escape(f"{path}: is not UTF-8 text; unpack it again")):
+        TinyImageNet().load(root)
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "val/val_annotations.txt"])
+def test_a_list_that_nobody_may_read_is_named(root: Path, name: str, forbid: Callable[[Path], None]) -> None:
+    path = root / "tiny-imagenet-200" / name
+    forbid(path)
+    with pytest.raises(BadInput, match=re.escape(f"{path}: cannot be read: Permission denied")):
         TinyImageNet().load(root)
 
 

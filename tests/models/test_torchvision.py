@@ -1,12 +1,22 @@
+"""Torchvision's networks and its published weights, as models of ours."""
+
 from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
 from advbench import find
 from advbench.models.base import Model
+from advbench.models.library import Published
+from advbench.models.torchvision import Torchvision
 from advbench.spec import BadInput
 
 
@@ -49,3 +59,50 @@ def test_what_a_constructor_refuses_is_one_line(name: str, shape: tuple[int, int
     ) as told:
         build(name, shape)
     assert len(told.value.lines) == 1
+
+
+def test_a_network_that_asks_for_the_dicts_of_torch_save_takes_plain_ones() -> None:
+    network = build("mnasnet0_5", (3, 32, 32))
+    kept = {name: value + 1 for name, value in network.state_dict().items()}
+    again = copy.deepcopy(network)
+    again.load_state_dict(kept)
+    assert all(torch.equal(value, kept[name]) for name, value in again.state_dict().items())
+    assert not torch.equal(network.state_dict()["1.layers.0.weight"], kept["1.layers.0.weight"])
+
+
+def downloaded(arch: str, file: Mapping[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> Published:
+    """What becomes of a published `file`."""
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: dict(file))
+    model = find.named(Model, {"name": f"torchvision:{arch}"})
+    assert isinstance(model, Torchvision)
+    return model.download()
+
+
+def as_published(name: str) -> str:
+    """A tensor's name in the files of densenets and vision transformers, which are older than today's networks."""
+    name = name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2.")
+    return re.sub(r"(denselayer\d+\.\w+)([12])\.", r"\1.\2.", name)
+
+
+@pytest.mark.parametrize("arch", ["densenet121", "vit_b_16"])
+def test_a_published_file_of_old_names_gets_the_network_s(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        ours = models.get_model(arch).state_dict()
+    file = {as_published(name): value for name, value in ours.items()}
+    assert file.keys() != ours.keys()
+    assert downloaded(arch, file, monkeypatch).weights.keys() == ours.keys()
+
+
+@pytest.mark.parametrize(("arch", "kind"), [("googlenet", models.GoogLeNet), ("inception_v3", models.Inception3)])
+def test_weights_that_torchvision_moves_pixels_for_bring_that_normalisation(
+    arch: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, own = downloaded("resnet18", {}, monkeypatch), downloaded(arch, {}, monkeypatch)
+    x = torch.rand(2, 3, 4, 4)
+
+    def normal(by: Published) -> Tensor:
+        return (x - torch.tensor(by.mean).view(3, 1, 1)) / torch.tensor(by.std).view(3, 1, 1)
+
+    # As torchvision's own loader sets it.
+    theirs = kind._transform_input(SimpleNamespace(transform_input=True), normal(usual))
+    torch.testing.assert_close(normal(own), theirs)

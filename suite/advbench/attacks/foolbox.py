@@ -1,7 +1,7 @@
 """The attacks of foolbox by their names there. Rauber et al., JOSS 2020 (doi 10.21105/joss.02607).
 
-Those that minimise the perturbation are asked for the nearest adversarial example they find; it counts if it lies in
-the ball.
+Those that minimise the perturbation may stop at the first adversarial example within eps; what lies outside the ball is
+cut back to it, and judged there.
 """
 
 from __future__ import annotations

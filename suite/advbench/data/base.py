@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -38,11 +38,20 @@ class Missing(Exception):
         return cls(f"{place} is not there; {how}", f"{DATA_ROOT} sets the data root")
 
 
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Inside, `path` is read. Raises BadInput where the machine does not let it."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+
+
 @dataclass(frozen=True)
 class Split:
     """One official split: images (N, C, H, W), uint8 or float32 in [0, 1], and labels (N,) int64.
 
-    Images larger than memory are a read-only `np.memmap`, whose pages are read as they are used.
+    Images of folders are a read-only `np.memmap`, whose pages are read as they are used.
     """
 
     images: NDArray[np.uint8] | NDArray[np.float32]

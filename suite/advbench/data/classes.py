@@ -30,6 +30,9 @@ def only(whole: DataSet, classes: Sequence[int]) -> DataSet:
 
 def _part(split: Split, new: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Split:
     if isinstance(split.images, np.memmap):
-        raise BadInput("data.classes: these images are larger than memory, and of such all classes are used")
+        raise BadInput(
+            "data.classes: images of folders are read through a memory map, of which all classes are used; "
+            "leave it out, or put the folders of those classes in a place of their own"
+        )
     kept = new[split.labels] >= 0
     return Split(split.images[kept], new[split.labels[kept]])

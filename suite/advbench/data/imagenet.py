@@ -16,7 +16,7 @@ from advbench.spec import BadInput
 
 
 class ImageNet(Folders):
-    """imagenet/{train,val}/<wnid>/*, classes in the order of their wnids, which is everyone's; 193 GB at 224 pixels."""
+    """imagenet/{train,val}/<wnid>/*, classes in the order of their wnids, which is everyone's; 200 GB at 224 pixels."""
 
     name = "imagenet"
     about = "ILSVRC 2012: imagenet/{train,val}/<wnid>/* under the data root, cropped to `size` (224) pixels"

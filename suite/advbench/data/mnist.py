@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from advbench.data.base import Arrays, DataSet, checked
+from advbench.data.base import Arrays, DataSet, checked, reading
 from advbench.data.published import Published
 from advbench.spec import BadInput
 
@@ -72,7 +72,7 @@ def _check_length(path: Path, official: int) -> None:
     advice = f"the official file has {official:,}); delete it and get it again (advbench run --download)"
     dimensions = 3 if path.name.endswith(IMAGES) else 1
     length = path.stat().st_size
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         head = file.read(4 + 4 * dimensions)
     if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
         raise BadInput(f"{path}: not an idx file of {dimensions}-d bytes ({length:,} bytes; {advice}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from advbench.data.base import Missing, Source
+from advbench.data.base import Missing, Source, reading
 from advbench.spec import BadInput
 
 
@@ -34,7 +34,7 @@ class Published(Source):
         for path, expected in zip(self.files(root), self.published().values(), strict=True):
             if expected is None:
                 continue
-            with path.open("rb") as file:
+            with reading(path), path.open("rb") as file:
                 # MD5 is what publishers give; it tells a damaged or another file, which is what is asked here.
                 found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if found != expected:

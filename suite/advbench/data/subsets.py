@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from advbench.data.base import DataSet, Examples, Split
 from advbench.data.stream import fits
@@ -21,6 +22,8 @@ Positions = NDArray[np.int64]
 """Places in an official split or in a pool, ascending."""
 UNLABELLED = -1
 """The label of an example whose class nobody may see."""
+CHUNK = 256
+"""Images on their way to the device at a time; of ImageNet's size, 38 MB."""
 
 
 @dataclass(frozen=True)
@@ -131,5 +134,13 @@ def _take(split: Split, positions: Positions, peak: int, device: torch.device) -
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             base = torch.from_numpy(split.images)
         return Examples(base, labels.to(device), index.to(device), peak, places=index)
-    images = torch.from_numpy(split.images[positions])
-    return Examples(images.to(device), labels.to(device), index.to(device), peak)
+    return Examples(_carried(split.images, positions, device), labels.to(device), index.to(device), peak)
+
+
+def _carried(images: NDArray[np.uint8] | NDArray[np.float32], positions: Positions, device: torch.device) -> Tensor:
+    """A copy on `device` of the images at `positions`, made in chunks: they may be more than host memory holds."""
+    dtype = torch.uint8 if images.dtype == np.uint8 else torch.float32
+    found = torch.empty((len(positions), *images.shape[1:]), dtype=dtype, device=device)
+    for first in range(0, len(positions), CHUNK):
+        found[first : first + CHUNK] = torch.from_numpy(images[positions[first : first + CHUNK]])
+    return found

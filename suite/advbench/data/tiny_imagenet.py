@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advbench.data.base import Missing
+from advbench.data.base import Missing, reading
 from advbench.data.folders import Folders, Samples, samples
 from advbench.spec import BadInput
 
@@ -31,7 +31,7 @@ class TinyImageNet(Folders):
         return [*found, lists[0]]
 
     def listed(self, folder: Path) -> tuple[Samples, Samples, int]:
-        wnids = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
+        wnids = sorted(_text(folder / "wnids.txt").split())
         for wnid in wnids:
             if not (folder / "train" / wnid).is_dir():
                 raise BadInput(f"{folder / 'train'}: no class folder '{wnid}', which wnids.txt names; unpack it again")
@@ -46,7 +46,7 @@ def _annotated(folder: Path, classes: list[str]) -> Samples:
     path = folder / "val_annotations.txt"
     number = {wnid: i for i, wnid in enumerate(classes)}
     found: Samples = []
-    for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for row, line in enumerate(_text(path).splitlines(), 1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in number:
@@ -56,3 +56,12 @@ def _annotated(folder: Path, classes: list[str]) -> Samples:
             raise BadInput(f"{image}: not there, though {path.name} names it; unpack it again")
         found.append((str(image), number[wnid]))
     return found
+
+
+def _text(path: Path) -> str:
+    """The content of a list."""
+    try:
+        with reading(path):
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: is not UTF-8 text; unpack it again") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -12,7 +14,10 @@ from advbench.models.library import Library, Published
 TRANSFORMERS = ("vit_", "swin_", "maxvit_")
 """Cut the image into patches first: that convolution is no stem, and another one would be another network."""
 SIDE_HEADS = ("googlenet", "inception_v3")
-"""Answer with several heads in training mode unless told not to; a model here has one."""
+"""Answer with several heads in training mode unless told not to; a model here has one.
+
+Their published weights want pixels from -1 to 1: torchvision moves its usual ones there (`transform_input`).
+"""
 
 
 class Torchvision(Library):
@@ -38,7 +43,12 @@ class Torchvision(Library):
             own["image_size"] = shape[1]
         if self.arch.startswith("maxvit_"):
             own["input_size"] = shape[1:]
-        return get_model(self.arch, weights=None, num_classes=classes, **own), transformer
+        network: Any = get_model(self.arch, weights=None, num_classes=classes, **own)
+        if self.arch.startswith("mnasnet"):
+            # Its own loader takes only a dict with torch.save's version in it, and a safetensors file has none.
+            usual: Any = nn.Module
+            network._load_from_state_dict = MethodType(usual._load_from_state_dict, network)
+        return network, transformer
 
     def download(self) -> Published:
         from torchvision.models import get_model_weights
@@ -47,5 +57,13 @@ class Torchvision(Library):
         # weights_only: torch's loader for tensors and nothing else, because nothing here is ever unpickled.
         weights = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
         recipe = entry.transforms()
-        kept = {k: v for k, v in weights.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
+        kept = {_today(k): v for k, v in weights.items() if not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
+        if self.arch in SIDE_HEADS:
+            return Published(kept, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         return Published(kept, tuple(recipe.mean), tuple(recipe.std))
+
+
+def _today(name: str) -> str:
+    """What the network calls a tensor whose published file, of a densenet or a vision transformer, is older than it."""
+    name = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name)
+    return name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.")
