@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
@@ -113,12 +113,6 @@ class AttackSmoothness(Study):
     """Over which, one by one, the network's roughness is taken."""
     directions: int = Field(default=12, ge=1)
     """Random directions in its weights."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> AttackSmoothness:
-        if self.longest <= self.shortest:
-            raise ValueError(f"longest should be above shortest, {self.shortest:g}")
-        return self
 
     def fit(self, data: DataSet) -> None:
         if data.classes < 2:

@@ -14,7 +14,7 @@ that knows of the box. The loss is each example's own: a batch mean would divide
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -116,9 +116,7 @@ class FoscConvergence(Study):
     """Steps of a strong one (the paper: 10)."""
     step_size: float = Field(default=0.25, gt=0)
     """Share of eps (the paper: 1/4)."""
-    step_sizes: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0), min_length=3
-    )
+    step_sizes: tuple[float, ...] = Field(default=(0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0), min_length=3)
     """Of the attacks that FOSC and loss rank, shares of eps; they have `strong` steps each."""
 
     def run(self, setting: Setting) -> Measures:
