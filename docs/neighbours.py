@@ -61,10 +61,9 @@ PUBLISHED = (
     Ordering("nu-at", "guided-at", "Sriramanan et al. 2021, NeurIPS (NuAT)"),
     Ordering("fgsm-pgi", "fast-at", "Jia et al. 2022, arXiv 2207.08859"),
     Ordering("elle", "fast-at", "Abad Rocamora et al. 2024, arXiv 2401.11618"),
-    Ordering("consistency", "pgd-at", "Tack et al. 2022, arXiv 2103.04605"),
+    Ordering("consistency", "pgd-at", "Tack et al. 2022, arXiv 2103.04623"),
     Ordering("mean-teacher", "pgd-at", "Zhang et al. 2022, arXiv 2205.11744"),
     Ordering("entropy-sgd", "pgd-at", "Kanai et al. 2021, arXiv 2103.01400"),
-    Ordering("sam-at", "pgd-at", "Wei et al. 2023, arXiv 2305.05392"),
     Ordering("input-gradient-regularisation", "standard", "Ross, Doshi-Velez 2018, arXiv 1711.09404"),
 )
 

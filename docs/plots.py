@@ -63,7 +63,7 @@ def cost(axes: Any, frame: pd.DataFrame) -> None:
         said = axes.annotate(label, place, xytext=(4, 4), textcoords="offset points", fontsize="x-small")
         said.set_in_layout(False)  # a long name takes no room from the axes
     axes.margins(x=0.12)
-    axes.set(xscale="log", xlabel="training, example passes", ylabel="robust accuracy, %")
+    axes.set(xscale="log" if len(means) else "linear", xlabel="training, example passes", ylabel="robust accuracy, %")
 
 
 def seeds(axes: Any, frame: pd.DataFrame) -> None:
@@ -90,12 +90,16 @@ def main(source: str, target: str, kind: str = "pdf") -> None:
     from matplotlib import pyplot
 
     frame = records(source)
+    # Where no model was attacked to the end, no record has them.
+    frame = frame.reindex(columns=frame.columns.union(["robust", "robust_low", "robust_high"], sort=False))
     for task, rows in frame[frame["status"] == "ok"].groupby("task"):
+        # Radii of other tasks; of what this one did not measure its plots say nothing.
+        rows = rows.drop(columns=[name for name in rows if str(name).startswith("curve/") and rows[name].isna().all()])
         for name, plot in PLOTS.items():
             count = rows["label"].nunique()
             size = (5, 3.2) if count <= FEW else (7, max(3.2, 1 + 0.2 * count))
             figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-            plot(axes, rows.dropna(axis="columns", how="all"))
+            plot(axes, rows)
             axes.set_title(str(task), fontsize="medium")
             path = Path(target) / f"{re.sub('[^A-Za-z0-9._@=-]', '-', str(task))}-{name}.{kind}"
             path.parent.mkdir(parents=True, exist_ok=True)

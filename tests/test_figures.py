@@ -110,6 +110,37 @@ def test_the_surface_has_the_first_direction_along_x() -> None:
         assert np.ptp(path[:, 1]) == pytest.approx(2)
 
 
+def test_a_surface_of_one_point_is_left_out() -> None:
+    at = np.array([-1.0, 0.0, 1.0])
+    arrays = {"curve_at": at, "clean_curve": at, "adversarial_curve": at}
+    arrays |= {"surface_at": at[:1], "adversarial_surface": at[:1, None], "clean_surface": at[:1, None]}
+
+    assert figures.draw("sharpness", arrays, "task/model", "png")
+
+
+def test_where_no_attack_reaches_the_model_its_clean_calibration_is_drawn() -> None:
+    arrays = {"clean_count": np.array([0.0, 4.0]), "clean_confidence": np.ones(2), "clean_accuracy": np.ones(2)}
+    left, right = axes()
+
+    figures.calibration((left, right), arrays)
+
+    assert [one.has_data() for one in (left, right)] == [True, False]
+    assert figures.draw("calibration", arrays, "task/model", "png")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_curvature_that_is_not_finite_leaves_the_other_losses_to_see(bad: float) -> None:
+    some = np.ones(3)
+    arrays = {f"clean_{name}": bad * some for name in ("density_at", "density", "values", "errors")}
+    assert figures.draw("param-hessian", arrays, "task/model", "png")
+    both = arrays | {f"fixed_{name}": some for name in ("density_at", "density", "values", "errors")}
+    left, right = axes()
+
+    figures.param_hessian((left, right), both)
+
+    assert left.get_ylim() == pytest.approx((1e-8, 2))
+
+
 def test_without_matplotlib_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "find_spec", lambda _name: None)
 

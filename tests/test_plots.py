@@ -6,10 +6,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from advbench.api import records
+from advbench.record import Accuracy, Cost, Scores
+
+from hand_made import lay  # isort: skip
 
 mpl = pytest.importorskip("matplotlib", reason="the plots need matplotlib: advbench[plots]")
 
@@ -67,6 +71,21 @@ def test_every_seed_is_a_dot_with_its_own_interval(plots: dict[str, Any], frame:
     bars = [segment for container in axes.containers for segment in container.lines[2][0].get_segments()]
     for end, column in ((0, "robust_low"), (1, "robust_high")):
         assert sorted(bar[end, 0] for bar in bars) == pytest.approx(sorted(100 * frame[column]))
+
+
+STOPPED = Scores(clean=Accuracy(accuracy=0.9, low=0.8, high=1, n=4), curve={"1/10": 0.5})
+
+
+@pytest.mark.parametrize("fields", [{"cost": Cost(), "defense": "external"}, {"scores": STOPPED}, {}])
+def test_what_a_task_did_not_measure_leaves_its_plots_empty(
+    tmp_path: Path, plots: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    for seed in (0, 1):
+        lay(tmp_path, "net", seed, np.arange(4) < 2, **fields)
+
+    plots["main"](str(tmp_path), str(tmp_path / "out"), "png")
+
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_what_nobody_counted_the_cost_of_is_left_out(plots: dict[str, Any], frame: Any, axes: Any) -> None:

@@ -57,6 +57,17 @@ def test_a_claim_is_asked_of_every_model_that_was_measured(trends: dict[str, Any
     assert "| pgd-at | 0.5 | 2.3 (1 to 3) |" in lines
 
 
+def test_without_a_standard_model_nothing_is_compared_with_it(trends: dict[str, Any]) -> None:
+    compared, alone = "measure/input-hessian/clean_top1_mean", "measure/input-hessian/attack_energy_2"
+    rows = [row("pgd-at", seed, robust=0.5, **{compared: 1.0, alone: 0.6}) for seed in range(2)]
+    unmeasured = [row("standard", 0, robust=0.1, **{alone: 0.1})]
+
+    for frame in (rows, rows + unmeasured):
+        said = [line for line in trends["task"](pd.DataFrame(frame), "digits") if " of 2 |" in line]
+        assert len(said) == 1
+        assert said[0].startswith("| More than half of the attack's square")
+
+
 def test_sharper_than_standard_at_the_same_radius_is_counted(trends: dict[str, Any]) -> None:
     column = "measure/param-hessian/moving_top1"
     rows = [row("pgd-at", 0, eps, **{column: value}) for eps, value in (("1/10", 1.0), ("1/5", 2.0))]

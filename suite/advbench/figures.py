@@ -69,6 +69,8 @@ def histograms(axes: Any, arrays: Arrays, name: str, label: str) -> None:
 def calibration(axes: Any, arrays: Arrays) -> None:
     """Accuracy against confidence by bin; on the diagonal a model is as sure as it is right."""
     for where, one in zip(("clean", "adversarial"), axes, strict=True):
+        if f"{where}_count" not in arrays:  # no attack reaches this model
+            continue
         some = arrays[f"{where}_count"] > 0
         sizes = 8 + 100 * arrays[f"{where}_count"][some] / arrays[f"{where}_count"].sum()
         one.plot([0, 1], [0, 1], color="0.7", linewidth=1)
@@ -156,9 +158,12 @@ def param_hessian(axes: Any, arrays: Arrays) -> None:
         said = {"clean": "clean", "fixed": "adversarial", "moving": "adversarial, attack moving"}[loss]
         axes[0].semilogy(arrays[f"{loss}_density_at"], arrays[f"{loss}_density"], label=said, color=COLOURS[loss])
         values, errors = arrays[f"{loss}_values"], arrays[f"{loss}_errors"]
-        axes[1].errorbar(np.arange(1, len(values) + 1), values, errors, fmt=".", color=COLOURS[loss], label=said)
-    highest = max(float(line.get_ydata().max()) for line in axes[0].get_lines())
-    axes[0].set(xlabel="eigenvalue, nats / weight unit²", ylabel="density", ylim=(1e-8 * highest, 2 * highest))
+        rank = np.flatnonzero(np.isfinite(values) & np.isfinite(errors))
+        axes[1].errorbar(rank + 1, values[rank], errors[rank], fmt=".", color=COLOURS[loss], label=said)
+    axes[0].set(xlabel="eigenvalue, nats / weight unit²", ylabel="density")
+    highest = max((float(finite(line.get_ydata()).max(initial=0)) for line in axes[0].get_lines()), default=0)
+    if highest > 0:  # of a network whose curvature is not finite there is nothing to see
+        axes[0].set_ylim(1e-8 * highest, 2 * highest)
     axes[1].set(xlabel="rank", ylabel="eigenvalue", ylim=(0, None))
     axes[1].legend(fontsize="small")
 
@@ -169,8 +174,8 @@ def sharpness(axes: Any, arrays: Arrays) -> None:
         axes[0].plot(arrays["curve_at"], arrays[f"{where}_curve"], marker=".", color=COLOURS[where], label=where)
     axes[0].set(xlabel="share of the filters' lengths", ylabel="loss, nats")
     axes[0].legend(fontsize="small")
-    if "adversarial_surface" in arrays:
-        at = arrays["surface_at"]
+    at = arrays.get("surface_at", ())
+    if len(at) > 1:  # a single point has no level lines
         lines = axes[1].contour(at, at, arrays["adversarial_surface"].T, 12, cmap="viridis")
         axes[1].clabel(lines, fontsize="x-small")
         axes[1].set(xlabel="first direction", ylabel="second", title="adversarial loss, nats")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from advbench.board import export
-from advbench.board.budget import at, budgets
+from advbench.board.budget import Budget, Kind, at, budgets, climbed
 from advbench.board.rows import Group
 from advbench.board.table import sections
 from advbench.record import Record
@@ -22,6 +22,10 @@ def groups(*records: Record) -> tuple[Group, ...]:
     return tuple(sorted(section.groups, key=lambda group: group.label))
 
 
+def reached(groups: tuple[Group, ...], kind: Kind, amount: float) -> Budget:
+    return at(groups, kind, amount, climbed(groups, kind))
+
+
 def table(found: Any) -> dict[str, tuple[int | None, float | None, list[tuple[float | None, int]]]]:
     return {
         place.group.label: (place.rank, place.pgd, [(seed.pgd, seed.epochs) for seed in place.seeds])
@@ -32,7 +36,7 @@ def table(found: Any) -> dict[str, tuple[int | None, float | None, list[tuple[fl
 def test_the_checkpoint_kept_so_far_is_what_counts(trained: Trained) -> None:
     seeds = [trained("a", [0.1, 0.4, 0.3, 0.5], 0), trained("a", [0.2, 0.1, 0.6, 0.1], 1)]
     for epochs, values in [(1, (0.1, 0.2)), (2, (0.4, 0.2)), (3, (0.4, 0.6)), (4, (0.5, 0.6)), (9, (0.5, 0.6))]:
-        found = table(at(groups(*seeds), "epochs", epochs))
+        found = table(reached(groups(*seeds), "epochs", epochs))
         assert found["a"][2] == [(value, min(epochs, 4)) for value in values]
         assert found["a"][1] == pytest.approx(sum(values) / 2)
 
@@ -42,7 +46,7 @@ def test_passes_are_forward_and_backward_and_count_replays(trained: Trained) -> 
     fast = trained("fast", [0.1, 0.2, 0.3], forward=20, backward=15)
     # 159 passes are less than one epoch of 80 + 80, and four of 20 + 15.
     for passes, free, quick in [(34, None, None), (35, None, 0.1), (159, None, 0.3), (160, 0.3, 0.3), (320, 0.5, 0.3)]:
-        found = table(at(groups(replays, fast), "passes", passes))
+        found = table(reached(groups(replays, fast), "passes", passes))
         assert (found["free"][1], found["fast"][1]) == (free, quick)
 
 
@@ -78,10 +82,17 @@ def test_the_seconds_of_a_shared_training_are_those_of_each_process(trained: Tra
     assert table(found["seconds"]) == {"alone": (1, 0.5, [(0.5, 2)]), "shared": (2, 0.2, [(0.2, 1)])}
 
 
-def test_standard_training_keeps_checkpoints_by_clean_accuracy(trained: Trained) -> None:
+def test_what_never_met_an_attack_keeps_checkpoints_by_clean_accuracy(trained: Trained) -> None:
     clean, pgd = [0.5, 0.9, 0.8], [0.4, 0.1, 0.3]
-    found = table(at(groups(trained("standard", pgd, clean=clean), trained("pgd-at", pgd, clean=clean)), "epochs", 3))
-    assert (found["standard"][1], found["pgd-at"][1]) == (0.1, 0.4)
+    names = ("standard", "input-gradient-regularisation", "pgd-at")
+    found = table(reached(groups(*(trained(name, pgd, clean=clean) for name in names)), "epochs", 3))
+    assert [found[name][1] for name in names] == [0.1, 0.1, 0.4]
+
+
+def test_no_defense_that_attacks_nothing_sets_a_budget(trained: Trained) -> None:
+    cheap = trained("input-gradient-regularisation", [0.1, 0.1], forward=1, backward=2, seconds=0.1)
+    found = budgets(groups(cheap, trained("pgd-at", [0.2, 0.3, 0.4])))
+    assert [budget.amount for budget in found] == [3, 60, 3]
 
 
 def test_equal_means_share_a_rank_and_the_next_one_is_skipped(trained: Trained) -> None:
@@ -94,7 +105,7 @@ def test_equal_means_share_a_rank_and_the_next_one_is_skipped(trained: Trained) 
         trained("c", [0.14]),
         trained("d", [0.16]),
     ]
-    found = table(at(groups(*records), "epochs", 1))
+    found = table(reached(groups(*records), "epochs", 1))
     assert {label: rank for label, (rank, *_) in found.items()} == {"a": 2, "b": 2, "c": 4, "d": 1}
 
 
@@ -115,9 +126,9 @@ def test_a_failed_seed_has_no_number_and_marks_the_mean(trained: Trained) -> Non
 
 def test_a_seed_whose_first_epoch_does_not_fit_marks_the_mean_of_the_others(trained: Trained) -> None:
     quick, slow = trained("a", [0.4], 0, seconds=1.0), trained("a", [0.6], 1, seconds=3.0)
-    (place,) = at(groups(quick, slow), "seconds", 2.0).places
+    (place,) = reached(groups(quick, slow), "seconds", 2.0).places
     assert (place.pgd, place.epochs, place.marked) == (0.4, (0, 1), True)
-    (place,) = at(groups(quick, slow), "seconds", 3.0).places
+    (place,) = reached(groups(quick, slow), "seconds", 3.0).places
     assert (place.pgd, place.epochs, place.marked) == (0.5, (1, 1), False)
 
 

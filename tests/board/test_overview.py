@@ -76,6 +76,14 @@ def test_charts_have_curves_and_costs_by_group_and_seed(make: Any):
     assert found["costs"] == [[[10.0, 5_100_000], None], [[10.0, 5_100_000]]]
 
 
+def test_a_curve_stands_at_its_own_radii_where_other_records_have_others(make: Any):
+    near, far = make("a", curve={"1/10": 0.5, "1/5": 0.25}), make("b", 0, 0.4, curve={"1/20": 0.7, "1/5": 0.2})
+    found = overview.more(sections([near, far])[0])
+
+    assert [eps for eps, _ in found["radii"]] == ["0", "1/20", "1/10", "1/5"]
+    assert found["curves"] == [[[0.9, None, 0.5, 0.25]], [[0.9, 0.7, None, 0.2]]]
+
+
 def test_a_history_is_a_column_a_quantity(trained: Any):
     found = course(Row(trained("a", [0.1, 0.23456], seconds=2.0)), {})["history"]
 

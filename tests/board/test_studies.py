@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save as tensors
 
 from advbench.board import build
-from advbench.board.studies import plain, studies
+from advbench.board.studies import plain, required, studies
 from advbench.findings import Claim, Findings, Plot
 from advbench.record import MEASURES, Record, save
 
@@ -47,6 +48,14 @@ def test_a_claim_is_judged_over_its_seeds(tmp_path: Path):
     assert (one.verdict, one.found) == ("holds", pytest.approx(3.0))
     assert study.seeds == (0, 1, 2)
     assert plain(study)["claims"][0]["numbers"] == [2.9, 3.0, 3.1]
+
+
+def test_what_was_required_is_said_as_it_was_written_down(tmp_path: Path):
+    record = lay(tmp_path, 0, 3.0)
+    (one,) = studies([record])[0].judged
+
+    for value, said in ((1.001, "at least 1.001"), (2.0, "at least 2"), (1e-06, "at least 1e-06")):
+        assert required(replace(one, claim=one.claim.model_copy(update={"required": value}))) == said
 
 
 def test_numbers_of_another_claim_under_the_same_name_are_not_mixed_in(tmp_path: Path):

@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 from advbench.board.rows import PLAIN
-from advbench.board.words import flags, tokens
+from advbench.board.support import Standing
+from advbench.board.words import certainty, flags, tokens
 
 
 def test_every_flag_that_the_suite_raises_is_explained(repo: Path):
@@ -54,3 +55,10 @@ def test_markdown_becomes_words_code_and_links():
         ("below", ""),
         (", please.", ""),
     ]
+
+
+def test_of_checkpoints_it_names_the_test_where_there_is_one_of_each():
+    said = certainty(Standing(ranks={"a": (1, 1), "b": (2, 2)}, claim="checkpoints"))
+
+    # Of two seeds a side the difference is judged over examples (board/standing.py).
+    assert "McNemar's exact test where each side is one" in said

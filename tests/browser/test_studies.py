@@ -40,7 +40,10 @@ def test_every_study_opens_with_its_claims_and_its_curves(visit: Visit, claimed:
         page = visit("committed", f"#/{study['task']}")
 
         expect(page.locator("h1")).to_have_text(study["title"])
-        assert page.get_by_role("region", name="Claims").locator("tbody tr").count() == len(study["claims"])
+        rows = page.get_by_role("region", name="Claims").locator("tbody tr").all_inner_texts()
+        assert len(rows) == len(study["claims"])
+        for row, claim in zip(rows, study["claims"], strict=True):
+            assert float(row.split(f"\t{claim['sense']} ")[1].split("\t")[0].split(",")[0]) == claim["required"]
         if study["curves"]:
             page.locator(".plot").scroll_into_view_if_needed()
             page.wait_for_selector(".plot .main-svg")

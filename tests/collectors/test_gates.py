@@ -26,7 +26,9 @@ class Called(nn.Module):
             "in place": lambda: nn.ReLU(inplace=True)(flat),
             "function": lambda: F.relu(flat),
             "method": lambda: flat.relu(),
-            "clamp": lambda: flat.clamp_min(0),
+            "clamp_min": lambda: flat.clamp_min(0),
+            "clamp": lambda: flat.clamp(min=0),
+            "clamp in place": lambda: flat.clamp_(min=0.0),
             "leaky": lambda: F.leaky_relu(flat),
             "prelu": lambda: nn.PReLU()(flat),
             "relu6": lambda: nn.ReLU6()(flat),
@@ -34,7 +36,10 @@ class Called(nn.Module):
         return calls[self.how]()
 
 
-@pytest.mark.parametrize("how", ["module", "in place", "function", "method", "clamp", "leaky", "prelu", "relu6"])
+CLAMPS = ["clamp_min", "clamp", "clamp in place"]
+
+
+@pytest.mark.parametrize("how", ["module", "in place", "function", "method", *CLAMPS, "leaky", "prelu", "relu6"])
 def test_agreement_and_openness_are_counts_of_signs(how):
     x = torch.tensor([[1.0, -1, 2, -2], [1, 1, 1, 1]])
     other = torch.tensor([[1.0, 1, -2, -2], [-1, 1, 1, 0]])
@@ -43,8 +48,17 @@ def test_agreement_and_openness_are_counts_of_signs(how):
     assert open_share(Called(how), x).tolist() == [0.5, 1.0]
 
 
+class Bounded(nn.Module):
+    """What keeps numbers within bounds, and is no unit of a network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = F.normalize(x.flatten(1))
+        return flat.clamp(0, 1).clamp(max=0).clamp(min=torch.zeros(4)).clamp(min=-1)
+
+
 def test_a_network_without_gates_has_no_share():
     x = torch.rand(2, 1, 2, 2)
 
-    assert all(math.isnan(value) for value in agreement(nn.Flatten(), x, x).tolist())
-    assert all(math.isnan(value) for value in open_share(nn.Flatten(), x).tolist())
+    for model in (nn.Flatten(), Bounded()):
+        assert all(math.isnan(value) for value in agreement(model, x, x).tolist())
+        assert all(math.isnan(value) for value in open_share(model, x).tolist())

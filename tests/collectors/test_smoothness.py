@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from advbench.collectors.base import Scene
 from advbench.collectors.landscape import dot, filter_normalized, normal
 from advbench.collectors.smoothness import Smoothness, log_slope, norms
+from advbench.find import build
 from advbench.seeds import generator
+from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
 
@@ -65,3 +67,9 @@ def test_a_slope_is_a_power_s():
 
     assert log_slope(x, 3 * x**-1) == pytest.approx(-1)
     assert log_slope(x, torch.ones(3)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("size", [0, -0.01])
+def test_a_way_of_no_length_is_refused(size: float):
+    with pytest.raises(BadInput, match=r"sizes\[1\]"):
+        build(Smoothness, {"sizes": [0.01, size]})

@@ -123,3 +123,12 @@ def test_somebody_else_s_readme_stays(tmp_path: Path, lay: Lay):
     with pytest.raises(BadInput, match="not written by `advbench export huggingface`, so it stays"):
         interop.export("huggingface", folder, tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text("utf-8") == "my project"
+
+
+def test_only_what_trained_against_the_threat_is_called_adversarial_training(tmp_path: Path, lay: Lay):
+    def tags(label: str) -> list[str]:
+        interop.export("huggingface", lay(tmp_path, label), tmp_path / label)
+        return card(tmp_path / label).data.tags
+
+    assert tags("pgd-at") == ["advbench", "adversarial-robustness", "adversarial-training"]
+    assert tags("standard") == ["advbench", "adversarial-robustness"]

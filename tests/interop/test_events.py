@@ -59,6 +59,15 @@ def test_times_are_the_record_s_and_what_is_not_finite_is_left_out(tmp_path: Pat
     assert [(point.step, point.value) for point in found.Scalars("defense/steps")] == [(2, 7.0)]
 
 
+@pytest.mark.parametrize(("checkpoint", "epoch"), [("best", 1), ("last", 2)])
+def test_the_test_scores_stand_at_the_epoch_whose_weights_they_are_of(
+    tmp_path: Path, lay: Lay, checkpoint: str, epoch: int
+):
+    interop.export("tensorboard", lay(tmp_path, job={"evaluation": {"checkpoint": checkpoint}}), tmp_path / "out")
+
+    assert [point.step for point in read(tmp_path / "out").Scalars("test/robust")] == [epoch]
+
+
 def test_the_hyper_parameters_are_the_job_s_and_seeds_are_a_group(tmp_path: Path, lay: Lay):
     for seed in (0, 1):
         lay(tmp_path, seed=seed)

@@ -115,6 +115,9 @@ def test_a_mistake_in_what_the_user_says_is_a_line(tmp_path: Path, lay: Lay, cas
 def test_what_has_no_place_in_a_format_is_refused(tmp_path: Path, lay: Lay):
     line = refused("parquet", lay(tmp_path), tmp_path / "out", tmp_path / "about.toml")
     assert line == f"--about {tmp_path / 'about.toml'}: parquet has no fields for it"
+    (tmp_path / "entries.json").write_text("{}", encoding="utf-8")
+    line = refused("robustbench", tmp_path / "entries.json", tmp_path / "out", tmp_path / "about.toml")
+    assert line.startswith(f"--about {tmp_path / 'about.toml'}: {tmp_path / 'entries.json'} is of `advbench import`")
     assert refused("csv", lay(tmp_path), tmp_path / "out").startswith("no format 'csv'; known: huggingface, parquet,")
 
 

@@ -1,6 +1,6 @@
 """The leaderboard: a pure function from a folder of records to five files.
 
-    records --load--> Records --table.sections--> Sections --standing--> ranked --page--> README.md, index.html
+    records --read--> Records --table.sections--> Sections --standing--> ranked --page--> README.md, index.html
                                                                                  --export--> board.csv, board.json
                                                                                  --latex--> board.tex
 
@@ -13,15 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from advbench.board import export, latex, page, table
+from advbench.board import export, latex, page, strangers, table
 from advbench.board.beside import key
 from advbench.files import write_together
-from advbench.record import Record, load
 from advbench.spec import BadInput
 
 PAGES = ("README.md", "index.html", "board.csv", "board.json", "board.tex")
-MOST = 10**18
-"""Of anything that is counted: passes, seconds, bytes."""
 
 
 def build(folder: Path, out: Path | None = None) -> list[Path]:
@@ -39,7 +36,7 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     records = _records(folder)
     # Resolved, because the parent of "." is "." again.
     home = folder if records != folder else folder.resolve().parent
-    loaded = [(path.parent, _load(path)) for path in sorted(records.glob("*/*/record.json"))]
+    loaded = [(path.parent, strangers.read(path)) for path in sorted(records.glob("*/*/record.json"))]
     sections = table.sections(record for _, record in loaded)
     folders = {key(record): path for path, record in loaded}
     studied = studies((record for _, record in loaded), folders)
@@ -56,16 +53,6 @@ def build(folder: Path, out: Path | None = None) -> list[Path]:
     assert tuple(pages) == PAGES
     write_together({target / name: content.encode() for name, content in pages.items()})
     return [target / name for name in PAGES]
-
-
-def _load(path: Path) -> Record:
-    """A record whose costs can be summed and shown. Raises BadInput."""
-    record = load(path)
-    counts = [value for value in record.cost.plain().values() if value is not None]
-    counts += [count for epoch in record.history for count in (epoch.forward, epoch.backward)]
-    if any(abs(count) > MOST for count in counts):
-        raise BadInput(f"{path}: a cost beyond {MOST:.0e}; correct it, or remove the record")
-    return record
 
 
 def _records(folder: Path) -> Path:

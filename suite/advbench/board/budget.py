@@ -2,8 +2,8 @@
 
 Budgets are counted in epochs, in example passes of training (forward and backward, replayed batches included) and in
 seconds, times the processes that share a training. Each is the least that any seed of a defense spent in all, so that
-nobody is asked about training that never was. Standard training attacks nothing and would set every budget by its own
-cheapness: it is ranked, but sets none.
+nobody is asked about training that never was. A defense that does not train against the threat, such as standard
+training, would set every budget by its own cheapness: it is ranked, but sets none.
 
 What is ranked is PGD-10 accuracy on validation, from the history, of the checkpoint that training had kept by then.
 It is read in the middle of schedules that were planned for longer runs, so it says how soon a defense pays, not how
@@ -19,13 +19,11 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Literal, get_args
 
+from advbench.board.defenses import adversarial, by_clean, by_pgd
 from advbench.board.rows import Group, Row
 from advbench.record import Epoch
 
 Kind = Literal["epochs", "passes", "seconds"]
-
-NOT_ADVERSARIAL = frozenset({"standard"})
-"""Defenses, by their own name, that attack nothing: they set no budget, and keep checkpoints by clean accuracy."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,8 @@ class Budget:
 
 
 Climb = tuple[tuple[float, float], ...]
+Climbs = Sequence[Sequence[Climb]]
+"""By group, of each seed."""
 
 
 def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
@@ -86,12 +86,8 @@ def budgets(groups: Sequence[Group]) -> tuple[Budget, ...]:
     return tuple(found for kind in get_args(Kind) if (found := _largest(groups, kind)))
 
 
-def at(groups: Sequence[Group], kind: Kind, amount: float) -> Budget:
-    """Where `groups` stood when each seed had spent at most `amount`, in epochs, example passes or process-seconds."""
-    return _at(groups, kind, amount, [[_climb(row, kind) for row in group.rows] for group in groups])
-
-
-def _at(groups: Sequence[Group], kind: Kind, amount: float, climbs: Sequence[Sequence[Climb]]) -> Budget:
+def at(groups: Sequence[Group], kind: Kind, amount: float, climbs: Climbs) -> Budget:
+    """Where `groups` stood when each seed had spent at most `amount` of that `kind` of its climb."""
     places = [
         Place(group, tuple(_seed(row, climb, amount) for row, climb in zip(group.rows, its, strict=True)))
         for group, its in zip(groups, climbs, strict=True)
@@ -107,12 +103,17 @@ def _largest(groups: Sequence[Group], kind: Kind) -> Budget | None:
     """The largest budget that every seed of the defenses that set it has spent in full."""
     totals: dict[bool, list[float]] = {True: [], False: []}
     compared = 0
-    climbs = [[_climb(row, kind) for row in group.rows] for group in groups]
+    climbs = climbed(groups, kind)
     for group, its in zip(groups, climbs, strict=True):
         found = [climb[-1][0] for climb in its if climb]
         compared += bool(found)
-        totals[group.rows[0].record.defense not in NOT_ADVERSARIAL] += found
-    return _at(groups, kind, min(totals[True] or totals[False]), climbs) if compared > 1 else None
+        totals[adversarial(group.rows[0].record)] += found
+    return at(groups, kind, min(totals[True] or totals[False]), climbs) if compared > 1 else None
+
+
+def climbed(groups: Sequence[Group], kind: Kind) -> Climbs:
+    """How each seed of `groups` rose over epochs, example passes or process-seconds."""
+    return [[_climb(row, kind) for row in group.rows] for group in groups]
 
 
 def _seed(row: Row, climb: Climb, amount: float) -> Seed:
@@ -131,14 +132,6 @@ def _climb(row: Row, kind: Kind) -> Climb:
     # A cost of nought is one that nobody measured, not a free training.
     if not spent or spent[0] <= 0:
         return ()
-    kept = accumulate(history, _kept_by_clean if row.record.defense in NOT_ADVERSARIAL else _kept_by_pgd)
+    rule = by_pgd if adversarial(row.record) else by_clean
+    kept = accumulate(history, lambda old, new: max(old, new, key=rule))
     return tuple((cost, epoch.pgd) for cost, epoch in zip(spent, kept, strict=True))
-
-
-def _kept_by_pgd(old: Epoch, new: Epoch) -> Epoch:
-    """As training keeps checkpoints: a tie goes to the other accuracy, then to the earlier epoch."""
-    return new if (new.pgd, new.clean) > (old.pgd, old.clean) else old
-
-
-def _kept_by_clean(old: Epoch, new: Epoch) -> Epoch:
-    return new if (new.clean, new.pgd) > (old.clean, old.pgd) else old

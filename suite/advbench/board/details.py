@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from advbench.board import papers
+from advbench.board import defenses
 from advbench.board.overview import digits
 from advbench.board.rows import Row
 from advbench.record import Record, Scores
@@ -22,7 +22,7 @@ def detail(row: Row, folder: Path) -> dict[str, Any]:
     return {
         "id": record.id,
         "defense": record.defense,
-        "paper": papers.paper(record),
+        "paper": defenses.paper(record),
         "command": row.command,
         "task_file": row.task_file,
         # Quoted here, because whoever copies it hands it to a shell.

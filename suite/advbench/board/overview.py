@@ -101,7 +101,7 @@ def more(section: Section) -> dict[str, Any]:
         "rungs": section.rungs,
         "alone": section.alone,
         "radii": [[eps, float(digits(r) or 0)] for eps, r in _radii(section)],
-        "curves": _by_label(section, lambda row: [digits(value, 4) for _, _, value in row.curve] or None),
+        "curves": _by_label(section, lambda row: _along(row, section)),
         "costs": _by_label(
             section,
             lambda row: [digits(row.record.cost.train_seconds or None), row.passes or None],
@@ -123,6 +123,12 @@ def more(section: Section) -> dict[str, Any]:
 
 def _radii(section: Section) -> Sequence[tuple[str, float]]:
     return [("0", 0.0), *((eps, float(radius(eps))) for eps in section.radii)]
+
+
+def _along(row: Row, section: Section) -> list[float | None] | None:
+    """The row's curve at every radius that the section has, None where it was not measured."""
+    points = {eps: value for eps, _, value in row.curve}
+    return [digits(points.get(eps), 4) for eps, _ in _radii(section)] if points else None
 
 
 def _by_label(section: Section, value: Callable[[Row], Any]) -> list[list[Any]]:

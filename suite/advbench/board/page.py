@@ -45,10 +45,10 @@ LEGEND = (
 
 BUDGETS = (
     "PGD-10 accuracy on validation data, in percent, of the checkpoint kept in the whole epochs that fit the budget, "
-    "averaged over seeds; # is the rank. Each budget is the least that a seed of any defense but standard training "
-    "spent in all. Schedules were planned for the whole training, so a number in its middle tells how soon a defense "
-    "pays, and is not the robust accuracy above. Passes count replayed batches; seconds are those of the machine that "
-    "trained, times the processes that shared a training."
+    "averaged over seeds; # is the rank. Each budget is the least that a seed of any defense that trains against the "
+    "threat spent in all. Schedules were planned for the whole training, so a number in its middle tells how soon a "
+    "defense pays, and is not the robust accuracy above. Passes count replayed batches; seconds are those of the "
+    "machine that trained, times the processes that shared a training."
 )
 
 MEASURES = (

@@ -1,4 +1,4 @@
-"""What of its records a page has room for, so that it stays below its size however many there are.
+"""What of its records a page has room for, so that it stays below its size up to tens of thousands of them.
 
 Four kinds of things are held, each with a share of the room of its own and what those before it have not used, so that
 no record's pictures push out another one's settings: what the record says, the arrays of its collectors, its examples,

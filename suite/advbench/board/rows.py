@@ -32,11 +32,14 @@ PLAIN = {
 
 
 def radius(eps: str) -> Fraction:
-    """A radius as a number, for order and for drawing; text that is no number counts as 0."""
+    """A radius as a number, for order and for drawing; text that is no number, or one that no float holds, is 0."""
     try:
-        return Fraction(eps)
-    except (ValueError, ZeroDivisionError):
+        # By way of a float, for a fraction of "1e999999999" would have as many digits.
+        found = Fraction(eps) if "/" in eps else Fraction(repr(float(eps)))
+        float(found)
+    except (ValueError, ZeroDivisionError, OverflowError):
         return Fraction(0)
+    return found
 
 
 def outward(eps: Iterable[str]) -> list[str]:

@@ -130,7 +130,8 @@ def number(value: float | None) -> str:
 def required(one: Judged) -> str:
     """at least 2, in every seed."""
     each = ", in every seed" if one.claim.over == "every seed" else ""
-    return f"{one.claim.sense} {number(one.claim.required)}{each}"
+    # As it was written down: 1.001 is not 1.
+    return f"{one.claim.sense} {one.claim.required:g}{each}"
 
 
 def interval(one: Judged) -> str:

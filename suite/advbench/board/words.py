@@ -21,7 +21,8 @@ CLAIMS = {
     "defenses": "Seeds and test examples both count; all pairs are judged together at 5 % (Holm).",
     "checkpoints": (
         "With fewer than three seeds this speaks of these checkpoints, not of the defenses "
-        "(McNemar's exact test, all pairs together at 5 % by Holm): another training may end otherwise."
+        "(McNemar's exact test where each side is one, all pairs together at 5 % by Holm): another training may end "
+        "otherwise."
     ),
     "both": (
         "Between defenses of three seeds and more, seeds and test examples both count; where one side has fewer, "

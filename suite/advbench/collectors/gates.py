@@ -12,9 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _aten = torch.ops.aten
 KINKED = {
     *(_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten.prelu, _aten._prelu_kernel),
-    *(_aten.hardtanh, _aten.hardtanh_, _aten.threshold, _aten.threshold_, _aten.clamp_min, _aten.clamp_min_),
+    *(_aten.hardtanh, _aten.hardtanh_, _aten.threshold, _aten.threshold_),
 }
 """What a pass does at a kink at zero, below the level at which it matters whether a module or a function was called."""
+CLAMPS = {_aten.clamp, _aten.clamp_, _aten.clamp_min, _aten.clamp_min_}
+"""A ReLU where the lower bound is zero and the only one: others keep a length from zero, or a pixel in its box."""
+
+
+def _from_zero(min: object = None, max: object = None) -> bool:  # noqa: A002  # as aten calls its bounds
+    """Whether a clamp with these bounds leaves what is above zero, and nothing else, as it is."""
+    return isinstance(min, int | float) and min == 0 and max is None
 
 
 class _Watch(TorchDispatchMode):
@@ -25,7 +32,8 @@ class _Watch(TorchDispatchMode):
         self.look = look
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in KINKED:
+        clamp = func.overloadpacket in CLAMPS and _from_zero(*args[1:], **(kwargs or {}))
+        if func.overloadpacket in KINKED or clamp:
             self.look(args[0])
         return func(*args, **(kwargs or {}))
 

@@ -6,6 +6,8 @@ adversarial loss less smooth than the clean one, most of all in Linf.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 
@@ -30,7 +32,7 @@ class Smoothness(Collector):
     paper = "Kanai et al. 2021, arXiv 2103.01400"
 
     examples: int | None = Field(default=128, ge=1)
-    sizes: tuple[float, ...] = Field(default=(3e-2, 1e-2, 3e-3, 1e-3), min_length=2)
+    sizes: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(3e-2, 1e-2, 3e-3, 1e-3), min_length=2)
     """h, as shares of the weights' own length."""
     steps: int = Field(default=10, ge=1)
     """PGD steps, from the image."""

@@ -32,6 +32,8 @@ def export(kind: str, source: Path, out: Path, about: Path | None = None) -> lis
         if kind == "robustbench" and source.is_file() and source.name != "record.json":
             from advbench.interop import published
 
+            if about is not None:
+                raise BadInput(f"--about {about}: {source} is of `advbench import` and has it all; leave --about out")
             return published.write(published.read(source)[0], out)
         return _written(kind, find_records(source), out, About.read(about) if about is not None else {})
     except OSError as error:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from advbench.board.defenses import adversarial
 from advbench.board.numbers import percent
 from advbench.board.page import escape_markdown
 from advbench.board.rows import Row
@@ -56,6 +57,7 @@ def content(name: str, record: Record, about: About) -> str:
 
     data = text(record, "data", "name") or "unknown"
     trained = not external(record.defense, record.job)
+    attacked = ["adversarial-training"] if trained and adversarial(record) else []
     metadata = ModelCardData(
         model_name=name,
         eval_results=_results(record, data),
@@ -63,7 +65,11 @@ def content(name: str, record: Record, about: About) -> str:
         datasets=[HUB[data]] if data in HUB and trained else None,
         metrics=["accuracy"],
         pipeline_tag="image-classification",
-        tags=["advbench", "adversarial-robustness", *(["adversarial-training"] if trained else [])],
+        tags=[
+            "advbench",
+            "adversarial-robustness",
+            *attacked,
+        ],
     )
     return f"---\n{metadata.to_yaml()}\n---\n\n{_body(name, record, about)}"
 

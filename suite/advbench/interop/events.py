@@ -16,7 +16,7 @@ from typing import Any
 
 from advbench.files import write_bytes
 from advbench.interop.found import Found
-from advbench.interop.job import table
+from advbench.interop.job import table, text
 from advbench.record import Record
 from advbench.spec import BadInput
 
@@ -82,7 +82,8 @@ def points(record: Record) -> Iterator[tuple[float, int, dict[str, float]]]:
         yield seconds, last, values | {f"defense/{name}": value for name, value in sorted(line.extra.items())}
     if record.scores:
         shares = {"test/clean": record.scores.clean, "test/robust": record.scores.robust}
-        yield seconds, record.best_epoch or last, {tag: share.accuracy for tag, share in shares.items() if share}
+        of = last if text(record, "evaluation", "checkpoint") == "last" else record.best_epoch or last
+        yield seconds, of, {tag: share.accuracy for tag, share in shares.items() if share}
 
 
 def hyper_parameters(record: Record) -> dict[str, bool | int | float | str]:

@@ -58,7 +58,7 @@
     const task = board.all().tasks[t];
     const make = () => {
       const last = at.length - 1;
-      const far = lines.reduce((a, b) => (a.mean[last] >= b.mean[last] ? a : b));
+      const far = lines.reduce((a, b) => ((a.mean[last] ?? -1) >= (b.mean[last] ?? -1) ? a : b));
       return {
         says: `Share of examples that nothing tried within the radius broke, means over seeds: a short attack, and the ladder up to the task's own radius, the upright line. At ${at[last][0]} ${brief(far.group.label)} keeps most (${percent(far.mean[last])} %).`,
         head: ["Defense", ...at.map(([eps]) => text(eps))],
@@ -71,6 +71,7 @@
             name: brief(group.label),
             x: at.map(([, radius]) => radius),
             y: values.map(share),
+            connectgaps: true, // records need not have met the same radii
             text: at.map(([eps]) => `${brief(group.label)} at ${eps}`),
             hovertemplate: "%{text}: %{y:.1f} %<extra></extra>",
             line: { color: colour(g), dash: dash(g), width: 2 },

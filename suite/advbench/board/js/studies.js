@@ -6,7 +6,8 @@
 
   const VERDICTS = ["holds", "does not hold", "undecided"];
 
-  const required = (claim) => `${claim.sense} ${number(claim.required)}${claim.over === "every seed" ? ", in every seed" : ""}`;
+  // As it was written down: 1.001 is not 1.
+  const required = (claim) => `${claim.sense} ${String(claim.required)}${claim.over === "every seed" ? ", in every seed" : ""}`;
   const interval = (claim) => (claim.low == null ? null : `${number(claim.low)} to ${number(claim.high)}`);
   const verdict = (claim) => h("span", { class: `verdict ${claim.verdict === "holds" ? "holds" : claim.verdict === "undecided" ? "open" : "fails"}` }, claim.verdict);
   const counted = (claims) => {
