@@ -63,7 +63,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         watched += [*data_files(data, root), *(file for model in models for file in weight_files(model, root))]
         watched += find.own_files(task, path.parent)
         watched += [file for attack in _attacks(task, path.parent) for file in surrogate.files(attack, root)]
-        key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
+        # All that `read_data` looks at.
+        key = repr((data.name, data.path, data.size, data.classes, data.unlabelled and data.unlabelled.path))
         if key not in loaded:
             loaded[key] = read_data(data, root)
     except Missing as missing:
