@@ -271,4 +271,6 @@ def test_tasks_of_other_classes_of_one_data_set_do_not_share_what_was_read(tmp_p
     two = tiny(tmp_path, "two", ('path = "tiny.npz"', 'path = "tiny.npz"\nclasses = [1, 3]'))
     found = [resolve(path, tmp_path / "data", loaded).items[0].job for path in (two, tiny(tmp_path, "all"))]
 
-    assert all(isinstance(job, Job) and job.data_sha256 == find.read_data(job.data, tmp_path / "data").sha256 for job in found)
+    assert all(
+        isinstance(job, Job) and job.data_sha256 == find.read_data(job.data, tmp_path / "data").sha256 for job in found
+    )

@@ -51,7 +51,7 @@ def write_bytes(path: Path, content: bytes, aside: Path | None = None) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Replace files that belong together: where one has no room, none is replaced. Raises Unwritable."""
+    """Replace files that belong together, in this order: where one has no room, none is replaced. Raises Unwritable."""
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     path = Path()
     try:
@@ -69,7 +69,12 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def sweep(results: Path) -> None:
