@@ -6,6 +6,7 @@ where a task file is new or has changed.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from advbench.machine import Means
 from advbench.plan import Item, finished, recall
 from advbench.spec import BadInput
 
-Fresh = dict[Path, tuple[list[Item], list[Path]]]
-"""The task files that were resolved anew, with their lines and the files that these depend on."""
+Fresh = dict[Path, tuple[list[Item], list[Path], int]]
+"""The task files that were resolved anew, with their lines, the files that these depend on, and when that began."""
 
 
 def files(paths: Sequence[Path]) -> list[Path]:
@@ -59,6 +60,7 @@ def lines(
             from advbench.resolve import resolve  # loads torch; an unchanged plan does without
 
             known = known or learned(index, device)
+            began = time.time_ns()
             try:
                 resolved = resolve(file, root, loaded, known)
             except BadInput as error:
@@ -66,7 +68,7 @@ def lines(
                 continue
             found = resolved.items
             if all(map(_lasting, found)):
-                fresh[file] = (found, resolved.watched)
+                fresh[file] = (found, resolved.watched, began)
         items += found
     if errors:
         raise BadInput(*errors)

@@ -257,10 +257,16 @@ def _cache_file(results: Path, task: Path, root: Path) -> Path:
     return results / "runs" / "plans" / f"{digest([str(task.resolve()), str(root.resolve()), advbench.__file__])}.json"
 
 
-def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path]) -> None:
-    """Keep a resolved task until one of the `watched` files changes."""
+def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path], began: int) -> None:
+    """Keep a resolved task until one of the `watched` files changes.
+
+    `began`: when its resolving did, by `time.time_ns`. A file that was written later may not be what was read: then
+    nothing is kept.
+    """
     # Its whole path: whoever looks through the folder may stand elsewhere.
     kept = _Kept(watched=_stats([task.resolve(), *watched]), items=items)
+    if any(changed >= began for _, _, changed in kept.watched):
+        return
     write_bytes(_cache_file(results, task, root), kept.model_dump_json(by_alias=True).encode())
 
 

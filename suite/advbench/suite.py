@@ -130,8 +130,8 @@ def _run(
             told += store.bring([item for item in here if not item.cached], results)
         for line in told:
             console.print(line)
-        for file, (resolved, watched) in fresh.items():
-            remember(results, file, root, resolved, watched)
+        for file, planned in fresh.items():
+            remember(results, file, root, *planned)
         found = known(results, index)  # a job that was done under another task's name is not done twice
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device, means)]
         show_plan(console, items, len(devices))
