@@ -102,11 +102,6 @@ class Experiment(Spec):
         return str(self.study["name"])
 
     @property
-    def file(self) -> str | None:
-        """The user's own file, where it is one's."""
-        return self.study["file"]
-
-    @property
     def id(self) -> str:
         """Names the result."""
         plain = self.plain()
