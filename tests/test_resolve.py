@@ -221,7 +221,7 @@ def test_a_task_for_an_accelerator_is_resolved_only_where_there_is_one(tmp_path:
     [item] = lines(tiny(tmp_path, "t", *data, more="[resources]\naccelerator = true\n"))
 
     assert (item.job is not None) == there
-    assert item.skip == ("" if there else "needs an accelerator, and this machine has none")
+    assert item.skip == ("" if there else "needs an accelerator, and there is none")
 
 
 def test_more_examples_than_there_are_is_an_error_of_the_file(tmp_path: Path, tiny):

@@ -46,9 +46,18 @@ def learned(index: Index, device: str) -> Learned:
 
 
 def lines(
-    files: Sequence[Path], only: Sequence[str], results: Path, root: Path, index: Index, device: str
+    files: Sequence[Path],
+    only: Sequence[str],
+    results: Path,
+    root: Path,
+    index: Index,
+    device: str,
+    means: Means | None = None,
 ) -> tuple[list[Item], Fresh]:
-    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
+    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once.
+
+    `means`: what there is for jobs, where that is not this machine.
+    """
     items: list[Item] = []
     fresh: Fresh = {}
     errors: list[str] = []
@@ -62,7 +71,7 @@ def lines(
             known = known or learned(index, device)
             began = time.time_ns()
             try:
-                resolved = resolve(file, root, loaded, known)
+                resolved = resolve(file, root, loaded, known, means)
             except BadInput as error:
                 errors += error.lines
                 continue
@@ -98,7 +107,7 @@ def states(
 ) -> list[Item]:
     """The lines, each marked as cached or skipped where it is, and what is left with its price by the records.
 
-    `means`: what there is for jobs, where that is not this machine. `again`: as if nothing were done yet.
+    `means` as for `lines`. `again`: as if nothing were done yet.
     """
     found = [_here(item if again else finished(item, results, index), device, means) for item in items]
     if all(item.state != "run" for item in found):
@@ -134,7 +143,7 @@ def devices(
 ) -> list[str]:
     """The device of each worker, `per_device` on each accelerator. Raises BadInput for one that is not there.
 
-    `means` as for `states`.
+    `means` as for `lines`.
     """
     todo = [item for item in items if item.state == "run"]
     if device == "auto" and not todo:
