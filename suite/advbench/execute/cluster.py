@@ -107,10 +107,13 @@ def at_home() -> Any:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The nodes that can take jobs."""
+    """The nodes that can take jobs. Raises BadInput where there is none."""
     import ray
 
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    if not found:
+        raise BadInput("--executor ray: no node of the cluster has CPUs for jobs; add one: `ray start --address HEAD`")
+    return found
 
 
 def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] | None]]:
