@@ -89,6 +89,8 @@ class Experiment(Spec):
     """The data set that was asked for and is not here; `data` are the embedded digits then."""
     threads: int
     accelerator: bool = False
+    deterministic: bool | None = None
+    """On an accelerator too; None where nobody asked."""
     protocol: int = STUDY_PROTOCOL
 
     @property
@@ -105,7 +107,7 @@ class Experiment(Spec):
     def id(self) -> str:
         """Names the result."""
         plain = self.plain()
-        kept = {key: plain[key] for key in ("seed", "data_sha256", "threads", "protocol")}
+        kept = {key: plain[key] for key in ("seed", "data_sha256", "threads", "deterministic", "protocol")}
         # Where images are read changes nothing but them, and their digest is in the id.
         data = {k: v for k, v in (plain["data"] or {}).items() if k not in ("path", "size")} or None
         study = {key: value for key, value in plain["study"].items() if key not in ("name", "file")}

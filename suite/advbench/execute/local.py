@@ -20,7 +20,7 @@ from advbench.execute import limits
 from advbench.execute.packing import Packing
 from advbench.execute.spread import Spread
 from advbench.execute.worker import BEGUN, HELPED, READY, UNWRITABLE, Worker
-from advbench.plan import CUBLAS, Item, Job, finished, order
+from advbench.plan import CUBLAS, Item, finished, order
 from advbench.spec import BadInput
 
 TICK = 0.5
@@ -61,7 +61,7 @@ def run(
     again.
     """
     limits.refuse(items)
-    if any(isinstance(item.job, Job) and item.job.deterministic for item in items):
+    if any(item.job and item.job.deterministic for item in items):
         os.environ.setdefault(*CUBLAS)  # workers inherit it
     driver = _Driver(order(items), results, root, devices, on_event)
     try:

@@ -34,9 +34,8 @@ class Mirror:
         """A piece for each file that has changed."""
         started = time.monotonic()
         for file in _files(self.folder):
-            with suppress(
-                FileNotFoundError
-            ):  # its old self has been moved aside just now: the next look has the new one
+            # Where the old one has just been moved aside, the next look has the new one.
+            with suppress(FileNotFoundError):
                 if piece := self._piece(file):
                     yield piece
         now_ = time.monotonic()
