@@ -10,7 +10,8 @@ import pytest
 from advbench.files import Unwritable, write_bytes
 from advbench.record import BESIDE, Record, load, save, whole
 
-OLDER, NEWER = dict.fromkeys(BESIDE, b"older"), dict.fromkeys(BESIDE, b"newer")
+OLDER: dict[str, bytes] = dict.fromkeys(BESIDE, b"older")
+NEWER: dict[str, bytes] = dict.fromkeys(BESIDE, b"newer")
 
 
 def record(status: str = "ok") -> Record:
