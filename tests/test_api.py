@@ -106,6 +106,8 @@ def test_collectors_by_name_or_as_tables() -> None:
     assert found["margins"].values
     with pytest.raises(BadInput, match="no collector 'marginz'; did you mean 'margins'"):
         collect(Net(), "tiny.toml", ["marginz"], device="cpu")
+    # A default is no number that somebody asked for.
+    assert collect(Net(), "tiny.toml", ["sparsity"], device="cpu")["sparsity"].notes[0].startswith("32 examples")
     with pytest.raises(BadInput, match="--examples 100: the task has 32"):
         collect(Net(), "tiny.toml", ["margins"], examples=100, device="cpu")
 

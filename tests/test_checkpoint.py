@@ -43,10 +43,17 @@ def test_what_is_saved_comes_back(tmp_path: Path, make_job):
 
 
 @pytest.mark.parametrize("kept", [np.float64(1), nn.Linear(1, 1), range(3)])
-def test_memory_that_could_not_be_read_back_is_refused_when_it_is_first_written(tmp_path: Path, make_job, kept):
+def test_memory_that_could_not_be_read_back_is_refused_when_it_is_written(tmp_path: Path, make_job, kept):
     with pytest.raises(TypeError, match=r"state\.memory should hold tensors, numbers, strings, lists and dicts only"):
         save(tmp_path / "c.pt", make_job(), CPU, state({"mean": kept}), Progress())
     assert not (tmp_path / "c.pt").exists()
+    # It may come to be so later, and the checkpoint that can be read stays.
+    save(tmp_path / "c.pt", make_job(), CPU, state({"mean": 1.0}), Progress(epoch=1))
+    with pytest.raises(TypeError, match=r"state\.memory should hold"):
+        save(tmp_path / "c.pt", make_job(), CPU, state({"mean": kept}), Progress(epoch=2))
+    found = Progress()
+    assert resume(tmp_path / "c.pt", make_job(), CPU, state(), found)
+    assert found.epoch == 1
 
 
 @pytest.mark.parametrize("change", ["job", "torch", "device"])

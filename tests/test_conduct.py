@@ -24,6 +24,24 @@ classes = [0, 1]
 """
 
 
+def test_a_study_repeats_itself_on_an_accelerator_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[bool] = []
+    monkeypatch.setattr("advbench.conduct.set_up", lambda *_, deterministic: asked.append(deterministic))
+    ids: set[str] = set()
+    for more in ("", "[resources]\ndeterministic = true\n"):
+        (tmp_path / "l.toml").write_text(TASK + more, "utf-8")
+        [item] = resolve(tmp_path / "l.toml", tmp_path, {}).items
+        assert item.job is not None
+        ids.add(item.job.id)
+        monkeypatch.setattr(LogisticSharpness, "run", lambda *_: 1 / 0)
+        attempt(item, tmp_path, tmp_path, torch.device("cpu"), lambda *_: None)
+
+    assert asked == [False, True]
+    assert len(ids) == 2
+
+
 def test_a_study_has_the_threads_of_its_job_and_is_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[int, bool]] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def kept(tmp_path: Path, tiny: Callable[..., Path], monkeypatch) -> tuple[Path, 
     monkeypatch.setattr("advbench.resolve.PACKAGE", tmp_path / "package")
     task = tiny(tmp_path, "t", more='[[defense]]\nfile = "mine.py"\n')
     found = resolve(task, tmp_path / "data", {})
-    remember(tmp_path / "results", task, tmp_path / "data", found.items, found.watched)
+    remember(tmp_path / "results", task, tmp_path / "data", found.items, found.watched, time.time_ns())
     return tmp_path / "results", task, tmp_path / "data", found.items
 
 
@@ -252,7 +253,6 @@ def test_a_plan_is_recalled_as_it_was(kept):
 @pytest.mark.parametrize("name", ["t.toml", "mine.py", "data/tiny.npz", "package/train.py"])
 def test_a_plan_is_forgotten_when_what_it_depends_on_is_written_or_gone(tmp_path: Path, kept, name):
     results, task, root, items = kept
-
     stat = (tmp_path / name).stat()
     touch(tmp_path / name)
     assert recall(results, task, root) is None

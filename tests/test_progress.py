@@ -137,6 +137,16 @@ def test_the_time_left_follows_how_the_estimates_did(clock):
     assert show.eta() == "3 min 11 s left"
 
 
+def test_a_study_is_as_far_as_it_says():
+    [study] = items(100)
+    show = Show(console(), [study], 1)
+    show(Event(study, "start"))
+    show(Event(study, "study", 1, 4))
+    assert show.left == {study.path: 75}
+    show(Event(study, "study", 4, 4))
+    assert show.left == {study.path: 0}
+
+
 def test_the_seconds_in_which_workers_start_are_not_taken_for_their_speed(clock):
     many = items(7, 7, 7)
     show = Show(console(), many, 2)

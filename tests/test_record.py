@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from advbench.files import write_json
 from advbench.record import (
     SCHEMA,
     Accuracy,
@@ -21,8 +22,6 @@ from advbench.record import (
     load_all,
     save,
     whole,
-    write_bytes,
-    write_json,
 )
 from advbench.spec import BadInput
 from advbench.stable import VOLATILE, stable
@@ -185,46 +184,6 @@ def test_a_flipped_byte_beside_the_record_is_found(tmp_path: Path, name):
     assert not whole(saved, tmp_path)
     path.unlink()
     assert not whole(saved, tmp_path)
-
-
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_crash_at_any_write_leaves_no_record_and_no_scrap(tmp_path: Path, monkeypatch, step, again):
-    if again:
-        save(record(), tmp_path, dict.fromkeys(BESIDE, b"older"))
-    writes = 0
-    replace = Path.replace
-
-    def crashing(self: Path, target: Path) -> Path:
-        nonlocal writes
-        if writes == step:
-            raise OSError("no space left on device")
-        writes += 1
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", crashing)
-    with pytest.raises(OSError, match="no space"):
-        save(record(), tmp_path, BESIDE)
-
-    assert not (tmp_path / "record.json").exists()
-    assert not list(tmp_path.glob(".*"))
-    monkeypatch.undo()
-    assert whole(save(record(), tmp_path, BESIDE), tmp_path)
-
-
-def test_a_crash_while_replacing_one_file_leaves_the_old_one(tmp_path: Path, monkeypatch):
-    path = tmp_path / "f"
-    write_bytes(path, b"old")
-
-    def crash(*_: object) -> None:
-        raise OSError("power")
-
-    monkeypatch.setattr("os.fsync", crash)
-    with pytest.raises(OSError, match="power"):
-        write_bytes(path, b"new")
-
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_files_of_an_earlier_run_do_not_stay_beside_a_record_that_lacks_them(tmp_path: Path):

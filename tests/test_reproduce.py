@@ -208,6 +208,30 @@ def test_another_defense_under_the_same_name_is_refused(done):
     assert "--task-folder says where the task file lay" in refused(done, done / PATH, "nowhere")
 
 
+@pytest.mark.parametrize("what", ["attack", "collector"])
+def test_one_s_own_attack_or_collector_is_looked_at_before_anything_is_trained(done, tmp_path, what):
+    table = {"name": "own", "file": f"own_{what}.py", "sha256": "0" * 64}
+    job = load(done / PATH / "record.json").job
+    evaluation = {**job["evaluation"], "attacks": [*job["evaluation"]["attacks"], table]}
+    collect = {"own": {key: value for key, value in table.items() if key != "name"}}
+    change = {"evaluation": evaluation} if what == "attack" else {"collect": collect}
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(changed(load(done / PATH / "record.json"), job=change).plain()))
+
+    assert f"own_{what}.py: cannot be read: No such file or directory; --task-folder says" in refused(done, file)
+    (done / "tasks" / f"own_{what}.py").write_text("", encoding="utf-8")
+    assert f"own_{what}.py: not the {what} of the record: its code has the digest " in refused(done, file)
+
+
+def test_a_part_that_is_not_here_is_told_before_anything_is_trained(done, tmp_path):
+    job = load(done / PATH / "record.json").job
+    evaluation = {**job["evaluation"], "attacks": [*job["evaluation"]["attacks"], {"name": "pdg"}]}
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(changed(load(done / PATH / "record.json"), job={"evaluation": evaluation}).plain()))
+
+    assert "no attack 'pdg'; did you mean 'pgd'?" in refused(done, file)
+
+
 def test_what_is_no_record_is_refused(done):
     assert "not a record" in refused(done, done / "tasks")
     assert "not a record" in refused(done, done / "tasks" / "t.toml")

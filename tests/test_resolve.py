@@ -221,7 +221,7 @@ def test_a_task_for_an_accelerator_is_resolved_only_where_there_is_one(tmp_path:
     [item] = lines(tiny(tmp_path, "t", *data, more="[resources]\naccelerator = true\n"))
 
     assert (item.job is not None) == there
-    assert item.skip == ("" if there else "needs an accelerator, and this machine has none")
+    assert item.skip == ("" if there else "needs an accelerator, and there is none")
 
 
 def test_more_examples_than_there_are_is_an_error_of_the_file(tmp_path: Path, tiny):
@@ -264,3 +264,13 @@ def test_a_data_set_is_read_once_for_a_whole_plan(tmp_path: Path, tiny):
 
     assert len(loaded) == 1
     assert loaded == kept
+
+
+def test_tasks_of_other_classes_of_one_data_set_do_not_share_what_was_read(tmp_path: Path, tiny):
+    loaded: dict[str, DataSet] = {}
+    two = tiny(tmp_path, "two", ('path = "tiny.npz"', 'path = "tiny.npz"\nclasses = [1, 3]'))
+    found = [resolve(path, tmp_path / "data", loaded).items[0].job for path in (two, tiny(tmp_path, "all"))]
+
+    assert all(
+        isinstance(job, Job) and job.data_sha256 == find.read_data(job.data, tmp_path / "data").sha256 for job in found
+    )

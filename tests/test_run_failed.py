@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,10 +101,46 @@ def test_a_failed_job_is_tried_again_and_its_record_replaced(tmp_path: Path, min
 
     assert tried(item, tmp_path).status == "ok"
     assert finished(item, tmp_path / "r").cached
-    # And the other way: what lay beside a good record goes with it.
+    # And the other way: what lay beside the good record of another job goes with it.
+    item = mine("raise ValueError")
     assert item.job is not None
     failed(item.job, tmp_path / "r", "later")
     assert sorted(p.name for p in record_folder(tmp_path / "r", item.path).iterdir()) == ["record.json"]
+
+
+COLLECTOR = """\
+import os
+from advbench.collectors.base import Collector, Measures
+
+class Deadly(Collector):
+    name = "deadly"
+    about = "Nothing."
+    paper = "none"
+
+    def collect(self, scene):
+        os._exit(9)
+"""
+
+
+def test_a_collector_that_kills_its_job_leaves_the_finished_record_and_is_told(tmp_path: Path, tiny, command):
+    folder = record_folder(tmp_path / "results", "t/standard-s0")
+    assert command(tmp_path, "run", tiny(tmp_path, "t")).returncode == 0
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (tmp_path / "deadly.py").write_text(COLLECTOR, encoding="utf-8")
+
+    again = command(tmp_path, "run", tiny(tmp_path, "t", more='[collect]\ndeadly = { file = "deadly.py" }\n'))
+
+    assert again.returncode == 1
+    assert "FAILED t/standard-s0: the worker process ended: exit code 9" in again.stdout
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    # Where it is said in the worker itself, and the weights have gone.
+    shutil.rmtree(tmp_path / "results" / "runs")
+    item = planned(tmp_path / "t.toml")
+    (tmp_path / "deadly.py").write_text(COLLECTOR + "NEWER = 1\n", encoding="utf-8")
+    record = attempt(item, tmp_path / "results", tmp_path / "data", CPU, quiet)
+    assert record.status == "failed"
+    assert "deadly.py: changed since the plan was made" in record.reason
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_a_defense_or_data_that_changed_since_the_plan_is_not_run(tmp_path: Path, mine, tiny):

@@ -193,8 +193,8 @@ def test_data_that_come_later_are_looked_at(folder: Path):
     def planned() -> tuple[Experiment, bool]:
         results = folder / "results"
         [line], fresh = agenda.lines([folder / "l.toml"], [], results, folder, Index(results), "cpu")
-        for file, (items, watched) in fresh.items():
-            remember(results, file, folder, items, watched)
+        for file, found in fresh.items():
+            remember(results, file, folder, *found)
         assert isinstance(line.job, Experiment)
         return line.job, bool(fresh)
 

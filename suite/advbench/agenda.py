@@ -6,6 +6,7 @@ where a task file is new or has changed.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ from advbench.machine import Means
 from advbench.plan import Item, finished, recall
 from advbench.spec import BadInput
 
-Fresh = dict[Path, tuple[list[Item], list[Path]]]
-"""The task files that were resolved anew, with their lines and the files that these depend on."""
+Fresh = dict[Path, tuple[list[Item], list[Path], int]]
+"""The task files that were resolved anew, with their lines, the files that these depend on, and when that began."""
 
 
 def files(paths: Sequence[Path]) -> list[Path]:
@@ -45,9 +46,18 @@ def learned(index: Index, device: str) -> Learned:
 
 
 def lines(
-    files: Sequence[Path], only: Sequence[str], results: Path, root: Path, index: Index, device: str
+    files: Sequence[Path],
+    only: Sequence[str],
+    results: Path,
+    root: Path,
+    index: Index,
+    device: str,
+    means: Means | None = None,
 ) -> tuple[list[Item], Fresh]:
-    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once."""
+    """Every line that is asked for, and what had to be resolved anew. All errors of all files come at once.
+
+    `means`: what there is for jobs, where that is not this machine.
+    """
     items: list[Item] = []
     fresh: Fresh = {}
     errors: list[str] = []
@@ -59,14 +69,15 @@ def lines(
             from advbench.resolve import resolve  # loads torch; an unchanged plan does without
 
             known = known or learned(index, device)
+            began = time.time_ns()
             try:
-                resolved = resolve(file, root, loaded, known)
+                resolved = resolve(file, root, loaded, known, means)
             except BadInput as error:
                 errors += error.lines
                 continue
             found = resolved.items
             if all(map(_lasting, found)):
-                fresh[file] = (found, resolved.watched)
+                fresh[file] = (found, resolved.watched, began)
         items += found
     if errors:
         raise BadInput(*errors)
@@ -96,7 +107,7 @@ def states(
 ) -> list[Item]:
     """The lines, each marked as cached or skipped where it is, and what is left with its price by the records.
 
-    `means`: what there is for jobs, where that is not this machine. `again`: as if nothing were done yet.
+    `means` as for `lines`. `again`: as if nothing were done yet.
     """
     found = [_here(item if again else finished(item, results, index), device, means) for item in items]
     if all(item.state != "run" for item in found):
@@ -132,7 +143,7 @@ def devices(
 ) -> list[str]:
     """The device of each worker, `per_device` on each accelerator. Raises BadInput for one that is not there.
 
-    `means` as for `states`.
+    `means` as for `lines`.
     """
     todo = [item for item in items if item.state == "run"]
     if device == "auto" and not todo:

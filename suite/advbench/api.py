@@ -25,6 +25,7 @@ from advbench.collect import collect as measure
 from advbench.collectors.base import Collector, Measures
 from advbench.compare import comparison, match, read
 from advbench.compare.comparison import Comparison
+from advbench.observe import EXAMPLES
 from advbench.outside import Asked
 from advbench.record import Record, Scores, load
 from advbench.spec import BadInput
@@ -94,13 +95,14 @@ def collect(
     only: str | None = None,
     weights: Place | None = None,
     checkpoint: str | None = None,
-    examples: int = 256,
+    examples: int | None = None,
     seed: int = 0,
     data_root: Place = "data",
     device: str = "auto",
 ) -> dict[str, Measures]:
     """What `collectors` find around `model` on the task's first so many test examples, by the collector's name.
 
+    Where nobody says how many, it is 256, or all that there are.
     A collector is named as `advbench list collectors` does, or by the file of one's own (*.py), or is a table with its
     name or file and its fields. Raises BadInput.
     """
@@ -109,7 +111,8 @@ def collect(
     where = judging.Where(Path("results"), Path(data_root), device)  # nothing is written there
     ready = judging.ready_for(_asked(model, weights, checkpoint), Path(task), only, None, examples, where, None)
     threat = Threat(ready.job.threat.norm, float(ready.job.threat.eps))
-    return measure(ready.model.network, ready.test, threat, made, seed=seed)
+    test = ready.test.some(slice(0, EXAMPLES if examples is None else examples))
+    return measure(ready.model.network, test, threat, made, seed=seed)
 
 
 def compare(a: Place, b: Place) -> Comparison:

@@ -86,18 +86,23 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     torch.save(content, buffer)
-    if state.memory and not path.exists():
-        # Found out now and not after a crash: resuming never unpickles objects.
-        buffer.seek(0)
-        try:
-            torch.load(buffer, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise TypeError(
-                "state.memory should hold tensors, numbers, strings, lists and dicts only, or a checkpoint cannot be "
-                f"read back: {str(error).splitlines()[0]}"
-            ) from None
+    _readable(state.memory)
     keep(path, buffer.getvalue())
     notice.leave()
+
+
+def _readable(memory: dict[str, Any]) -> None:
+    """Find out now and not after a crash, each time, for it may have changed: resuming never unpickles objects."""
+    buffer = io.BytesIO()
+    torch.save(memory, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TypeError(
+            "state.memory should hold tensors, numbers, strings, lists and dicts only, or a checkpoint cannot be read "
+            f"back: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Progress) -> bool:

@@ -28,7 +28,7 @@ def conduct(item: Item, results: Path, root: Path, device: torch.device, tell: T
     """
     job = item.job
     assert isinstance(job, Experiment)
-    set_up(job.threads, device)
+    set_up(job.threads, device, deterministic=bool(job.deterministic))
     study = theory.of(job, item.base)
     setting = Setting(
         job.seed, device, *_data(job, root, device), lambda done, total, words: tell("study", done, total, words)

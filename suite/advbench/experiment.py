@@ -82,13 +82,15 @@ class Experiment(Spec):
     label: str
     seed: int
     study: dict[str, Any]
-    """name, file (as the task writes it, or null), sha256 of its code as `identity.code` has it, and its fields."""
+    """name, file (as the task writes it, or null), sha256 of that file's bytes, and its fields."""
     data: Data | None = None
     data_sha256: str | None = None
     instead: str | None = None
     """The data set that was asked for and is not here; `data` are the embedded digits then."""
     threads: int
     accelerator: bool = False
+    deterministic: bool | None = None
+    """On an accelerator too; None where nobody asked."""
     protocol: int = STUDY_PROTOCOL
 
     @property
@@ -102,15 +104,10 @@ class Experiment(Spec):
         return str(self.study["name"])
 
     @property
-    def file(self) -> str | None:
-        """The user's own file, where it is one's."""
-        return self.study["file"]
-
-    @property
     def id(self) -> str:
         """Names the result."""
         plain = self.plain()
-        kept = {key: plain[key] for key in ("seed", "data_sha256", "threads", "protocol")}
+        kept = {key: plain[key] for key in ("seed", "data_sha256", "threads", "deterministic", "protocol")}
         # Where images are read changes nothing but them, and their digest is in the id.
         data = {k: v for k, v in (plain["data"] or {}).items() if k not in ("path", "size")} or None
         study = {key: value for key, value in plain["study"].items() if key not in ("name", "file")}

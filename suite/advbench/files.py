@@ -51,7 +51,7 @@ def write_bytes(path: Path, content: bytes, aside: Path | None = None) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Replace files that belong together: where one has no room, none is replaced. Raises Unwritable."""
+    """Replace files that belong together, in this order: where one has no room, none is replaced. Raises Unwritable."""
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     path = Path()
     try:
@@ -69,7 +69,12 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def sweep(results: Path) -> None:
@@ -102,22 +107,27 @@ def left_behind(path: Path) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether this machine has such a process."""
+    """Whether this machine has such a process; one that has ended is gone, though nobody may have asked after it."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # someone else's
         return True
-    return True
+    return _stat(pid)[:1] != ["Z"]
 
 
 def started(pid: int) -> str | None:
     """When a process began, in ticks since its machine did: its number alone may have been given again."""
+    return next(iter(_stat(pid)[19:20]), None)
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux says of a process, its state first; nothing elsewhere, or where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None  # no Linux, or no such process
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _flushed(temporary: Path, content: bytes) -> None:

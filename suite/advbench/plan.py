@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import advbench
 from advbench.experiment import Experiment
@@ -39,6 +39,17 @@ def _nameless(defense: dict[str, Any]) -> dict[str, Any]:
     # A base has a digest; a field of that name that is no base has none.
     base: Any = kept.get("base")
     return kept | {"base": _nameless(base)} if isinstance(base, dict) and "sha256" in base else kept
+
+
+def _files(value: Any) -> list[str]:
+    """Every `file` in tables."""
+    if isinstance(value, list):
+        return [file for one in cast("list[Any]", value) for file in _files(one)]
+    if not isinstance(value, dict):
+        return []
+    table = cast("dict[str, Any]", value)
+    mine = [table["file"]] if isinstance(table.get("file"), str) else []
+    return mine + _files(list(table.values()))
 
 
 class Job(Spec):
@@ -76,11 +87,6 @@ class Job(Spec):
     def subject(self) -> str:
         """What it is that was tried: the defense, by its name."""
         return str(self.defense["name"])
-
-    @property
-    def file(self) -> str | None:
-        """The user's own file, where it is one's, or its base is."""
-        return self.defense["file"] or (self.defense.get("base") or {}).get("file")
 
     def _training(self) -> dict[str, Any]:
         """What the weights depend on; names, the other seeds and the checkpoint interval change nothing."""
@@ -175,6 +181,11 @@ class Item(Spec):
     def state(self) -> str:
         return "cached" if self.cached else "skip" if self.skip else "run"
 
+    @property
+    def own_files(self) -> list[str]:
+        """The user's own defenses, attacks, collectors or study, which it runs: relative to `base`."""
+        return _files(self.job.plain()) if self.job else []
+
     def matches(self, pattern: str) -> bool:
         """Whether `--only pattern` means this line: a case-sensitive glob on four names."""
         names = (self.task, self.label, f"{self.task}/{self.label}", self.path)
@@ -257,10 +268,16 @@ def _cache_file(results: Path, task: Path, root: Path) -> Path:
     return results / "runs" / "plans" / f"{digest([str(task.resolve()), str(root.resolve()), advbench.__file__])}.json"
 
 
-def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path]) -> None:
-    """Keep a resolved task until one of the `watched` files changes."""
+def remember(results: Path, task: Path, root: Path, items: list[Item], watched: Iterable[Path], began: int) -> None:
+    """Keep a resolved task until one of the `watched` files changes.
+
+    `began`: when its resolving did, by `time.time_ns`. A file that was written later may not be what was read: then
+    nothing is kept.
+    """
     # Its whole path: whoever looks through the folder may stand elsewhere.
     kept = _Kept(watched=_stats([task.resolve(), *watched]), items=items)
+    if any(changed >= began for _, _, changed in kept.watched):
+        return
     write_bytes(_cache_file(results, task, root), kept.model_dump_json(by_alias=True).encode())
 
 

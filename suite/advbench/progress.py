@@ -223,8 +223,8 @@ class Show:
 
     def _move(self, event: Event, path: str) -> None:
         # Training and evaluation are taken as halves of a job: rough, but it moves, and the next end corrects it.
-        begun = {"train": 0.0, "evaluate": 0.5}.get(event.stage, 1.0)
-        share = min(begun + event.done / max(event.total, 1) / 2, 1.0)
+        begun, part = {"train": (0.0, 0.5), "evaluate": (0.5, 0.5), "study": (0.0, 1.0)}.get(event.stage, (1.0, 0.0))
+        share = min(begun + part * event.done / max(event.total, 1), 1.0)
         self.left[path] = event.item.seconds * (1 - share)
         unit = {"train": "epoch", "evaluate": "attack step", "study": "part"}.get(event.stage, "collector")
         words = f"{event.stage}: {unit} {event.done}/{event.total} {event.words}"

@@ -1,8 +1,8 @@
 """Records: what a job leaves behind, and the files that hold it.
 
 A record is `record.json` with `examples.parquet` and `adversarial.safetensors` beside it, and `measures.safetensors`
-where something was collected. The JSON is written last and carries the digests of the others, so a record is either
-whole or absent. Numbers are numbers, accuracies are fractions.
+where something was collected. The JSON is the last to be replaced and carries the digests of the others, so a record is
+whole, absent or known to be neither. Numbers are numbers, accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from advbench.files import write_bytes, write_json
+from advbench.files import as_json, write_together
 from advbench.findings import Findings
 from advbench.seal import SEAL, sealed, unbroken
 from advbench.spec import BadInput, Spec, complaints, read, read_json, validate
@@ -182,21 +182,20 @@ BESIDE = ("examples.parquet", "adversarial.safetensors", MEASURES)
 
 
 def save(record: Record, folder: Path, beside: dict[str, bytes] | None = None) -> Record:
-    """Write `record` and the files `beside` it into `folder`; returns it with their digests."""
+    """Write `record` and the files `beside` it into `folder`; returns it with their digests.
+
+    What was there is replaced once all of it is on the disk, so that none is lost to one that is full. A crash between
+    two of the files leaves an old JSON beside new tables, which `whole` sees.
+    """
     beside = beside or {}
-    target = folder / "record.json"
-    # An old JSON beside new tables would be neither record, so it goes first and the new one comes last.
-    target.unlink(missing_ok=True)
-    for old in BESIDE:
-        if old not in beside:
-            (folder / old).unlink(missing_ok=True)
-    for name, content in beside.items():
-        write_bytes(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(beside.items())}
     plain = record.model_copy(update={"files": digests}).plain()
     del plain[SEAL]
     plain = sealed(plain)
-    write_json(target, plain)
+    write_together({folder / name: content for name, content in {**beside, "record.json": as_json(plain)}.items()})
+    for old in BESIDE:
+        if old not in beside:
+            (folder / old).unlink(missing_ok=True)
     return record.model_copy(update={"files": digests, SEAL: plain[SEAL]})
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from advbench import agenda, find, machine
+from advbench.attacks.base import Attack
 from advbench.data.base import Missing
 from advbench.execute import local
 from advbench.execute.lock import locked
@@ -128,17 +129,21 @@ def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
         raise BadInput(*(f"{path}: not a job of this version of advbench: {line}" for line in lines)) from None
     if any("/" in name or name.startswith(".") for name in (job.task, job.label)):
         raise BadInput(f"{path}: task '{job.task}' and label '{job.label}' would name folders outside the results")
-    entry = Defended(name=None if job.defense["file"] else job.defense["name"], file=job.defense["file"])
-    file = find.defense_file(entry, folder)
-    try:
-        digest = code(file.read_bytes())
-    except OSError as error:
-        raise BadInput(
-            f"{file}: cannot be read: {error.strerror}; --task-folder says where the task file lay"
-        ) from None
-    if digest != job.defense["sha256"]:
-        said = job.defense["sha256"]
-        raise BadInput(f"{file}: not the defense of the record: its code has the digest {digest[:12]}, not {said[:12]}")
+    for what, file, said in _code(job, folder):
+        try:
+            digest = code(file.read_bytes())
+        except OSError as error:
+            raise BadInput(
+                f"{file}: cannot be read: {error.strerror}; --task-folder says where the task file lay"
+            ) from None
+        if digest != said:
+            raise BadInput(
+                f"{file}: not the {what} of the record: its code has the digest {digest[:12]}, not {said[:12]}"
+            )
+    # All that comes after the training, before it.
+    for attack in job.evaluation.attacks:
+        find.named(Attack, {"name": attack.name, **attack.fields}, folder)
+    find.collectors(job.collect or {}, folder)
     try:
         found = find.read_data(job.data, root).sha256
     except Missing as missing:
@@ -156,6 +161,19 @@ def _item(path: Path, record: Record, folder: Path, root: Path) -> Item:
         seconds=cost,
         processes=find.job_defense(job, folder).workers(),
     )
+
+
+def _code(job: Job, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """The files with code that the record names: what each is, where it lies here, and its digest there."""
+    for table in (job.defense, job.defense.get("base")):
+        if isinstance(table, dict) and "sha256" in table:
+            entry = Defended(name=None if table["file"] else table["name"], file=table["file"])
+            yield "defense", find.defense_file(entry, folder), table["sha256"]
+    own = [("attack", attack.fields) for attack in job.evaluation.attacks]
+    own += [("collector", fields) for fields in (job.collect or {}).values()]
+    for what, fields in own:
+        if "file" in fields:
+            yield what, folder / fields["file"], fields["sha256"]
 
 
 def _devices(device: str, record: Record, item: Item) -> list[str]:

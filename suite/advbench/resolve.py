@@ -18,6 +18,7 @@ from advbench.defense import Defense
 from advbench.estimate import Rate, rate, seconds, work
 from advbench.find import PACKAGE, data_files, named, plain, read_data
 from advbench.learn import Learned
+from advbench.machine import Means
 from advbench.models.base import Model
 from advbench.parts import chosen_defense, part_errors
 from advbench.plan import Item, Job, Resolved
@@ -29,10 +30,17 @@ from advbench.sweeps import expand
 from advbench.task import Data, Defended, Evaluation, Task, check, read
 
 
-def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned | None = None) -> Resolved:
+def resolve(
+    path: Path,
+    root: Path,
+    loaded: dict[str, DataSet],
+    learned: Learned | None = None,
+    means: Means | None = None,
+) -> Resolved:
     """Read and check a whole task file. Raises BadInput with every error that it has, prefixed by its path.
 
-    `loaded` keeps data sets between the tasks of one plan; what `learned` knows the price of is not measured.
+    `loaded` keeps data sets between the tasks of one plan; what `learned` knows the price of is not measured. `means`:
+    what there is for jobs, where that is not this machine.
     """
     if experiment.asked(raw := read(path)):
         return theory.resolve(path, raw, root)
@@ -54,8 +62,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise BadInput(f"{path}: defense '{twice[0]}' stands there twice; give one of them a label")
     lines = [(name, label, seed) for name, _ in tasks for label in labels for seed in task.training.seeds]
-    if task.resources.accelerator and not torch.accelerator.is_available():
-        return _skipped(path, lines, "needs an accelerator, and this machine has none")
+    if task.resources.accelerator and not (means.accelerators if means else torch.accelerator.is_available()):
+        return _skipped(path, lines, "needs an accelerator, and there is none")
     try:
         data = task.data
         models = [_model(one) for _, one in tasks]
@@ -63,7 +71,8 @@ def resolve(path: Path, root: Path, loaded: dict[str, DataSet], learned: Learned
         watched += [*data_files(data, root), *(file for model in models for file in weight_files(model, root))]
         watched += find.own_files(task, path.parent)
         watched += [file for attack in _attacks(task, path.parent) for file in surrogate.files(attack, root)]
-        key = f"{data.name}/{data.path}/{data.size}/{data.unlabelled and data.unlabelled.path}"
+        # All that `read_data` looks at.
+        key = repr((data.name, data.path, data.size, data.classes, data.unlabelled and data.unlabelled.path))
         if key not in loaded:
             loaded[key] = read_data(data, root)
     except Missing as missing:

@@ -77,20 +77,32 @@ def run_job(
     return save(record, record_folder(results, job.path), beside)
 
 
-def _judged(job: Job, results: Path) -> Record | None:
-    """The record of this very job but for what it collects, if the weights that it judged are still here."""
-    folder, judged = record_folder(results, job.path), f"{job.evaluation.checkpoint}.safetensors"
+def _kept(job: Job, results: Path) -> Record | None:
+    """The whole record of this very job but for what it collects."""
+    folder = record_folder(results, job.path)
     try:
         record = load(folder / "record.json")
-        weights = hashlib.sha256((run_folder(results, job.path) / judged).read_bytes()).hexdigest()
         earlier = Job.model_validate(record.job)
-    except (BadInput, OSError, ValueError):  # none, or one of an earlier version
+    except (BadInput, ValueError):  # none, or one of an earlier version
         return None
+    same = earlier.judged_id == job.judged_id and record.status == "ok"
+    return record if same and whole(record, folder) else None
+
+
+def _judged(job: Job, results: Path) -> Record | None:
+    """That record, if the weights that it judged are still here and nothing is to be collected along the training."""
+    record = _kept(job, results)
+    if record is None:
+        return None
+    try:
+        weights = (run_folder(results, job.path) / f"{job.evaluation.checkpoint}.safetensors").read_bytes()
+    except OSError:
+        return None
+    known = record.provenance.get("weights_sha256", {}).get(job.evaluation.checkpoint)
     # What was collected along a training is a part of its history.
-    along = any(fields.get("every") for one in (job, earlier) for fields in (one.collect or {}).values())
-    same = earlier.judged_id == job.judged_id and record.status == "ok" and whole(record, folder)
-    known = record.provenance.get("weights_sha256", {}).get(job.evaluation.checkpoint) == weights
-    return record if same and known and not along else None
+    asked = (job.collect or {}, record.job.get("collect") or {})
+    along = any(fields.get("every") for one in asked for fields in one.values())
+    return record if known == hashlib.sha256(weights).hexdigest() and not along else None
 
 
 def _observed(record: Record, job: Job, ready: Ready, results: Path, tell: Tell) -> Record:
@@ -109,17 +121,22 @@ def _seconds(seen: dict[str, measures.Found]) -> float:
 
 
 def failed(job: Job | Experiment, results: Path, error: str, history: tuple[Epoch, ...] = ()) -> Record:
-    """Write down that a job failed and why; the next run tries it again."""
+    """Write down that a job failed and why; the next run tries it again.
+
+    A whole record that lacks only what is now to be collected stays, and what failed is told by the record returned.
+    """
     dead = error.startswith("Diverged:")
     raised = (Flag(name="dead", message=error.strip().splitlines()[-1]),) if dead else ()
     record = _record(job, "failed", history).model_copy(update={"error": error, "flags": raised})
+    if isinstance(job, Job) and _kept(job, results):
+        return record
     return save(record, record_folder(results, job.path))
 
 
 def attempt(
     item: Item, results: Path, root: Path, device: torch.device, tell: Tell, share: Share | None = None
 ) -> Record:
-    """`run_job`, or `conduct` for a study, with whatever it raises turned into a FAILED record.
+    """`run_job`, or `conduct` for a study, with whatever it raises turned into what `failed` returns.
 
     But Unwritable, for a disk that is full.
     """

@@ -105,10 +105,11 @@ def _run(
     index = Index(results)
     store = Store(url) if url else None
     asked = agenda.files(paths)
-    lines, fresh = agenda.lines(asked, only, results, root, index, device)
+    lines, fresh = agenda.lines(asked, only, results, root, index, device, means)
     lacking = {line.task.partition("@")[0] for line in lines if line.job is None}
-    if download and not dry_run and _download([file for file in asked if file.stem in lacking], root, device, console):
-        lines, fresh = agenda.lines(asked, only, results, root, index, device)
+    wanting = [file for file in asked if file.stem in lacking]
+    if download and not dry_run and _download(wanting, root, device, console, means):
+        lines, fresh = agenda.lines(asked, only, results, root, index, device, means)
     here = agenda.states(lines, results, index, device, means)
     items = store.mark(here) if store else here
     devices = agenda.devices(device, jobs, items, per_device, means)
@@ -130,8 +131,8 @@ def _run(
             told += store.bring([item for item in here if not item.cached], results)
         for line in told:
             console.print(line)
-        for file, (resolved, watched) in fresh.items():
-            remember(results, file, root, resolved, watched)
+        for file, planned in fresh.items():
+            remember(results, file, root, *planned)
         found = known(results, index)  # a job that was done under another task's name is not done twice
         items = [adopt(item, results, found) for item in agenda.states(lines, results, index, device, means)]
         show_plan(console, items, len(devices))
@@ -153,16 +154,17 @@ def _run(
         return FAILED if behind or any(job.status == "failed" for job in ended) else OK
 
 
-def _download(files: list[Path], root: Path, device: str, console: Console) -> bool:
+def _download(files: list[Path], root: Path, device: str, console: Console, means: Means | None) -> bool:
     """Get what these tasks lack and torchvision knows how to get; whether anything came. Raises BadInput."""
     came = False
+    there = () if device == "cpu" else (means or machine.means(device)).accelerators
     for file in files:
         from advbench import find  # loads torch
         from advbench.data.base import Missing
         from advbench.data.published import Published
 
         found, _ = task.check(expand(file.stem, task.read(file))[0][0].raw)
-        if found is None or (found.resources.accelerator and (device == "cpu" or not machine.accelerators())):
+        if found is None or (found.resources.accelerator and not there):
             continue  # changed meanwhile, or of no use here
         source = find.source(found.data)
         try:

@@ -51,6 +51,7 @@ def _resolved(task: StudyTask, path: Path, root: Path) -> Resolved:
         instead=instead,
         threads=task.resources.threads,
         accelerator=task.resources.accelerator,
+        deterministic=task.resources.deterministic or None,
     )
     line = Item(
         task=path.stem,

@@ -71,7 +71,7 @@ def main(repeats: int = 7) -> None:
         resolved = resolve(folder / "many.toml", folder, {})
         assert len(resolved.items) == 1000
         # As the command in that folder names its files.
-        remember(folder / "results", folder / "many.toml", folder, resolved.items, resolved.watched)
+        remember(folder / "results", folder / "many.toml", folder, resolved.items, resolved.watched, time.time_ns())
         medians["unchanged"] = median(folder, repeats)
         for item in resolved.items:
             lay(folder / "results", item)

@@ -106,7 +106,7 @@ def main(repeats: int = 3) -> None:
             f"{count:,} jobs that do nothing: {1000 * clock:.1f} ms a job, {1000 * cpu:.1f} ms of it the driver's CPU"
         )
         print("the driver's memory after 100, after 1,000 and after all: " + ", ".join(f"{m:.1f} MiB" for m in memory))
-        remember(folder / "results", folder / "many.toml", folder, resolved.items, resolved.watched)
+        remember(folder / "results", folder / "many.toml", folder, resolved.items, resolved.watched, time.time_ns())
         for item in resolved.items[:-1]:
             lay(folder / "results", item)
         first = resume(folder)

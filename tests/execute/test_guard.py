@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,14 +12,14 @@ import pytest
 import torch
 
 from advbench.execute import limits
-from advbench.execute.guard import Guard
+from advbench.execute.guard import Guard, _watch
 from advbench.plan import Item
 from advbench.spec import BadInput
 
 JOB = """\
 import itertools, multiprocessing, os, signal, sys, time
 from pathlib import Path
-from advbench.execute.guard import Guard
+from advbench.execute.guard import Guard, _watch
 from advbench.plan import Item
 
 def work(how):
@@ -72,6 +73,20 @@ def test_a_job_without_limits_has_no_guard_and_one_that_nobody_can_watch_is_refu
         Guard(free.model_copy(update={"memory_gib": 1.0})),
     ):
         pass
+
+
+def test_where_nobody_tells_who_started_whom_the_process_itself_is_ended(monkeypatch: pytest.MonkeyPatch, capsys):
+    ended: list[tuple[int, int]] = []
+    parents = iter([1, 1, 2])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "kill", lambda *told: ended.append(told))
+    monkeypatch.setattr(limits, "exceeded", lambda *_: ("took more than it may", 1))
+    monkeypatch.setattr(limits, "family", lambda pid: {pid: None})
+
+    _watch(1, Item(task="t", label="l", seed=0, base=Path()))
+
+    assert ended == [(1, signal.SIGTERM)]
+    assert capsys.readouterr().err == "advbench: t/l-s0: took more than it may\n"
 
 
 NETS = """\

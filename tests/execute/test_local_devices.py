@@ -54,6 +54,31 @@ def test_a_shared_job_is_given_a_device_for_each_process(monkeypatch: pytest.Mon
         local.run(plan, tmp_path, tmp_path, [f"cuda:{n}" for n in range(4)], lambda _: None)
 
 
+def test_helpers_end_with_all_that_they_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Helper:
+        device, ready, helps, others = "cpu", True, False, ()
+        item = Item(task="t", label="d", seed=0, base=Path())
+        killed = False
+
+        def __init__(self, *told: object) -> None:
+            del told
+
+        def kill(self) -> None:
+            self.killed = True
+
+        def end(self) -> None:
+            self.item = None
+
+    monkeypatch.setattr(local, "Worker", Helper)
+    driver: Any = local._Driver([], tmp_path, tmp_path, [], lambda _: None)
+    owner, helper = driver._hire("cpu"), driver._hire("cpu")
+    helper.helps = True
+
+    driver._over(owner)
+
+    assert (owner.killed, helper.killed) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("given", "count", "places"),
     [

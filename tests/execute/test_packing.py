@@ -102,6 +102,19 @@ def test_a_mix_on_devices_of_different_sizes_keeps_to_their_memory(monkeypatch: 
     assert took < 0.5 * alone
 
 
+def test_who_share_a_job_have_a_device_each_where_there_is_one():
+    devices = ["cuda:0", "cuda:1"] * 2
+    workers, packing = [Simulated(device) for device in devices], Packing(devices)
+    for device in devices:
+        packing.measured(device, GB)
+    workers[1].item = job("now", 10, 0.1)
+
+    found = local._next([job("pair", 10, 0.1, processes=2)], workers, packing)  # type: ignore[arg-type]
+
+    assert found is not None
+    assert [worker.device for worker in found[1]] == ["cuda:0", "cuda:1"]
+
+
 def test_nothing_starts_before_the_device_has_said_what_is_free_and_the_last_word_counts():
     packing = Packing(["cuda:0", "cuda:0", "cuda:1", "cpu", "cpu"])
     two = [Simulated("cuda:0"), Simulated("cuda:0")]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def plan(results: Path, task: Path, *labels: str) -> Path:
     """Keep a plan of `task`; its file."""
     before = set((results / "runs" / "plans").glob("*"))
     items = [Item(task="t", label=label, seed=0, base=results) for label in labels]
-    remember(results, task, results, items, [])
+    remember(results, task, results, items, [], time.time_ns())
     [file] = set((results / "runs" / "plans").glob("*")) - before
     return file
 

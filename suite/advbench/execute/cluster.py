@@ -9,7 +9,6 @@ import socket
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from advbench import machine
@@ -108,10 +107,13 @@ def at_home() -> Any:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The nodes that can take jobs."""
+    """The nodes that can take jobs. Raises BadInput where there is none."""
     import ray
 
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    if not found:
+        raise BadInput("--executor ray: no node of the cluster has CPUs for jobs; add one: `ray start --address HEAD`")
+    return found
 
 
 def look(told: Told, items: Sequence[Item]) -> tuple[bool, dict[str, list[str] | None]]:
@@ -160,18 +162,5 @@ def _having(key: str, found: Mapping[str, Found], names: Mapping[str, str]) -> l
 
 
 def own_files(item: Item) -> dict[str, bytes]:
-    """The job's own defenses, attacks, collectors or study, relative to the task file's folder."""
-    assert item.job is not None
-    found: dict[str, bytes] = {}
-
-    def look_in(value: Any) -> None:
-        if isinstance(value, Mapping):
-            file = value.get("file")  # pyright: ignore[reportUnknownVariableType]
-            if isinstance(file, str) and (path := item.base / file).is_file():
-                found[file] = Path(path).read_bytes()
-        inside: Any = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        for one in inside:
-            look_in(one)
-
-    look_in(item.job.plain())
-    return found
+    """What is in the job's own files, by their names."""
+    return {name: (item.base / name).read_bytes() for name in item.own_files if (item.base / name).is_file()}

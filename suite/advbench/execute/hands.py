@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from advbench.execute import limits
 from advbench.execute.spread import LONG
-from advbench.execute.worker import attend, into, start
+from advbench.execute.worker import attend, family, into, start
 
 
 class Hands:
@@ -44,7 +44,7 @@ class Hands:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self.processes:
-            limits.kill(limits.family(process.pid))  # they write nothing but the journal, and that in one piece
+            limits.kill(family(process))  # they write nothing but the journal, and that in one piece
             process.kill()
             process.join()
 

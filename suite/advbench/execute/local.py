@@ -20,7 +20,7 @@ from advbench.execute import limits
 from advbench.execute.packing import Packing
 from advbench.execute.spread import Spread
 from advbench.execute.worker import BEGUN, HELPED, READY, UNWRITABLE, Worker
-from advbench.plan import CUBLAS, Item, Job, finished, order
+from advbench.plan import CUBLAS, Item, finished, order
 from advbench.spec import BadInput
 
 TICK = 0.5
@@ -61,7 +61,7 @@ def run(
     again.
     """
     limits.refuse(items)
-    if any(isinstance(item.job, Job) and item.job.deterministic for item in items):
+    if any(item.job and item.job.deterministic for item in items):
         os.environ.setdefault(*CUBLAS)  # workers inherit it
     driver = _Driver(order(items), results, root, devices, on_event)
     try:
@@ -211,7 +211,7 @@ class _Driver:
         worker.end()
         for helper in self.workers:
             if not worker.helps and helper.helps and helper.item is item:
-                helper.process.kill()  # it writes nothing but the journal, and that in one piece
+                helper.kill()  # it writes nothing but the journal, and that in one piece
                 helper.end()
 
     def _died(self, worker: Worker, item: Item, seconds: float) -> None:
@@ -238,7 +238,7 @@ def _next(queue: list[Item], workers: Sequence[Worker], packing: Packing) -> tup
     """
 
     def able(item: Item) -> list[Worker]:
-        return [worker for worker in workers if worker.idle and packing.fits(item, worker, workers)]
+        return _apart([worker for worker in workers if worker.idle and packing.fits(item, worker, workers)])
 
     if not queue:
         return None
@@ -256,6 +256,12 @@ def _next(queue: list[Item], workers: Sequence[Worker], packing: Packing) -> tup
         if early and (small := able(item)):
             return queue.pop(place), small[:1]
     return None
+
+
+def _apart(workers: Sequence[Worker]) -> list[Worker]:
+    """One of each device first, then the second ones: who share a job are to have a device each."""
+    earlier = [sum(other.device == worker.device for other in workers[:n]) for n, worker in enumerate(workers)]
+    return [worker for _, worker in sorted(zip(earlier, workers, strict=True), key=lambda pair: pair[0])]
 
 
 def ending(code: int | None) -> str:

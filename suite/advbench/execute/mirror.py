@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from advbench.execute.wire import Piece
-from advbench.files import write_bytes
+from advbench.files import Unwritable, write_bytes
 from advbench.plan import record_folder, run_folder
 from advbench.seal import previous
 
@@ -33,19 +34,23 @@ class Mirror:
         """A piece for each file that has changed."""
         started = time.monotonic()
         for file in _files(self.folder):
-            before, now = self.known.get(file, (0, 0)), _stat(file)
-            if before == now:
-                continue
-            grows = file.name == LOG
-            with file.open("rb") as open_:
-                open_.seek(before[1] if grows else 0)
-                content = open_.read()
-            if grows:
-                now = (now[0], before[1] + len(content))
-            self.known[file] = now
-            yield Piece(file.relative_to(self.results).as_posix(), content, grows)
+            # Where the old one has just been moved aside, the next look has the new one.
+            with suppress(FileNotFoundError):
+                if piece := self._piece(file):
+                    yield piece
         now_ = time.monotonic()
         self.due = now_ + max(PAUSE, 10 * (now_ - started))
+
+    def _piece(self, file: Path) -> Piece | None:
+        before, now = self.known.get(file, (0, 0)), _stat(file)
+        if before == now:
+            return None
+        grows = file.name == LOG
+        with file.open("rb") as open_:
+            open_.seek(before[1] if grows else 0)
+            content = open_.read()
+        self.known[file] = (now[0], before[1] + len(content)) if grows else now
+        return Piece(file.relative_to(self.results).as_posix(), content, grows)
 
 
 def take(results: Path, piece: Piece) -> None:
@@ -54,9 +59,12 @@ def take(results: Path, piece: Piece) -> None:
     if not piece.grows:
         write_bytes(path, piece.content, previous(path) if path.suffix == ".pt" else None)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(piece.content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(piece.content)
+    except OSError as error:
+        raise Unwritable(path, error) from error
 
 
 def kept(results: Path, path: str) -> dict[str, bytes]:

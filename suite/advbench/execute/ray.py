@@ -22,7 +22,7 @@ from advbench.execute.torchrun import Place
 from advbench.execute.wire import Done, Errand, Meet, News, Over, Piece, Refused, Said, Told, data_key, versions
 from advbench.execute.worker import BEGUN
 from advbench.files import write_bytes
-from advbench.plan import CUBLAS, Item, Job, order, record_folder
+from advbench.plan import CUBLAS, Item, order, record_folder
 from advbench.record import Record, save
 from advbench.spec import BadInput, read
 
@@ -110,7 +110,7 @@ class _Driver:
         self.tries: list[_Try] = []
         self.ended: list[Ended] = []
         self.leaving = False
-        deterministic = any(isinstance(one.item.job, Job) and one.item.job.deterministic for one in self.queue)
+        deterministic = any(one.item.job and one.item.job.deterministic for one in self.queue)
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} | dict([CUBLAS] * deterministic)
         token = results / "runs" / f".ray.{os.getpid()}.tmp"
         write_bytes(token, secret := secrets.token_bytes(16))

@@ -86,7 +86,7 @@ class Worker:
             other.lent = True
         self.item, self.helps, self.started = item, helps, time.monotonic()
         self.began = self.attacking = None
-        self.spoilt = item.job is not None and item.job.file is not None
+        self.spoilt = bool(item.own_files)
         # One that died this moment is heard of as the end of its connection, like any other death.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send((item, helps, [self.device, *(other.device for other in others)]))
@@ -108,14 +108,14 @@ class Worker:
 
     def warn(self) -> None:
         """SIGTERM, and note who is there: when it has ended nobody knows any more whom it started."""
-        self.family = limits.family(self.process.pid)
+        self.family = family(self.process)
         self.process.terminate()
 
     def kill(self) -> None:
         """End it and all that it started, whatever they do."""
-        family = limits.family(self.process.pid)  # known only as long as it lives
+        members = family(self.process)  # known only as long as it lives
         self.process.kill()
-        limits.kill(family)
+        limits.kill(members)
 
     def stop(self) -> None:
         """End it, with time for a checkpoint, and wait for that."""
@@ -142,6 +142,11 @@ def start(process: SpawnProcess) -> None:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def family(process: SpawnProcess) -> limits.Family:
+    """It and all that it started; nobody once it has ended, for its number may be a stranger's by then."""
+    return limits.family(process.pid) if process.is_alive() else {}
 
 
 def attend() -> None:

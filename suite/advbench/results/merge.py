@@ -154,7 +154,7 @@ def _place(coming: Sequence[_Found], measured: Sequence[Path], out: Path) -> Non
             path = file.parent.relative_to(file.parents[3])
             files = [one for one in (file, file.with_name(MEASURES)) if one.exists()]
             moves += _copied(files, file.parent, stage / path, out / path)
-        # As when a record is written: what was there goes, its JSON first, and the new JSON comes last.
+        # What was there goes, its JSON first, and the new JSON comes last: the sources still have what a crash takes.
         for found in coming:
             for name in ("record.json", *BESIDE):
                 (out / "records" / found.path / name).unlink(missing_ok=True)
