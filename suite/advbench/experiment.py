@@ -82,7 +82,7 @@ class Experiment(Spec):
     label: str
     seed: int
     study: dict[str, Any]
-    """name, file (as the task writes it, or null), sha256 of that file's bytes, and its fields."""
+    """name, file (as the task writes it, or null), sha256 of its code as `identity.code` has it, and its fields."""
     data: Data | None = None
     data_sha256: str | None = None
     instead: str | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from advbench.data.base import DataSet, Missing
 from advbench.experiment import Experiment, StudyTask, check
 from advbench.find import build, data_files, part, read_data
+from advbench.identity import code
 from advbench.load import PACKAGE, own
 from advbench.plan import Item, Resolved
 from advbench.spec import BadInput
@@ -43,7 +43,7 @@ def _resolved(task: StudyTask, path: Path, root: Path) -> Resolved:
         study={
             "name": made.name,
             "file": table.file,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "sha256": code(file.read_bytes()),
             **made.plain(),
         },
         data=data,
@@ -92,6 +92,6 @@ def _data(task: StudyTask, made: Study, root: Path) -> tuple[Data | None, DataSe
 def of(job: Experiment, base: Path) -> Study:
     """The study of a resolved experiment. Raises BadInput when its file is no longer the one that was planned."""
     kind, source = _found(job.study["name"], job.study["file"], base)
-    if hashlib.sha256(source.read_bytes()).hexdigest() != job.study["sha256"]:
+    if code(source.read_bytes()) != job.study["sha256"]:
         raise BadInput(f"{source}: changed since the plan was made; run again")
     return build(kind, {k: v for k, v in job.study.items() if k not in ("name", "file", "sha256")})
