@@ -36,7 +36,16 @@ LADDERS = {
     "autoattack": parts(AutoAttack()),
     "autoattack-fast": parts(AutoAttackFast()),
 }
-EACH = [pytest.param(threat, name, id=f"{threat.norm}-{name}") for threat in BALLS for name in LADDERS]
+EACH = [
+    pytest.param(
+        threat,
+        name,
+        id=f"{threat.norm}-{name}",
+        marks=[pytest.mark.slow] * (name == "autoattack" and threat.norm != "Linf"),
+    )
+    for threat in BALLS
+    for name in LADDERS
+]
 OURS = [case for case in EACH if case.values[1] != "autoattack"]
 QUICK = [*OURS, EACH[2]]
 """Without the package in L2 and L1, which takes seconds for what it does there as in Linf."""

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from advbench.record import Record, load
 from advbench.stable import stable
 
+pytestmark = pytest.mark.slow
+
 PAIR = """\
 import os, signal, time
 from pathlib import Path
@@ -105,7 +107,6 @@ def test_two_processes_share_every_batch_and_leave_one_record(whole):
     assert len(record.measure_notes["fosc"]) == 2
 
 
-@pytest.mark.slow
 def test_the_same_again_is_the_same(whole, tmp_path: Path, tiny, command):
     _, record = whole
     _, again, _ = run(tmp_path, suite(tmp_path, tiny), command)
@@ -123,7 +124,6 @@ def test_one_process_that_nobody_looks_at_comes_to_the_same_weights(whole, tmp_p
         torch.testing.assert_close(last(tmp_path)[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
@@ -131,7 +131,6 @@ def test_one_process_that_nobody_looks_at_comes_to_the_same_weights(whole, tmp_p
         pytest.param(
             "kill",
             "RankError: rank 1 of 2: its process ended: killed by signal 9 (SIGKILL)",
-            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -146,7 +145,6 @@ def test_a_dead_rank_ends_the_job_with_its_own_error(tmp_path: Path, tiny, comma
     assert time.monotonic() - started < 300  # nobody waited for the time limit, which is days
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_rank_is_told_with_the_epochs_before(tmp_path: Path, tiny, command):
     code, record, _ = run(tmp_path, suite(tmp_path, tiny, 'trouble = "nan"'), command)
 
@@ -156,7 +154,6 @@ def test_a_loss_that_is_not_finite_in_one_rank_is_told_with_the_epochs_before(tm
     assert [flag.name for flag in record.flags] == ["dead"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_what_some_processes_began_others_can_end(whole, tmp_path: Path, tiny, command, before: int, after: int):
     folder, record = whole
@@ -178,7 +175,6 @@ def test_what_some_processes_began_others_can_end(whole, tmp_path: Path, tiny, c
         torch.testing.assert_close(last(tmp_path)[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_ranks_end_with_the_driver(tmp_path: Path, tiny, command_env):
     task = suite(tmp_path, tiny, "pause = 0.2", **{"batch = 16": "batch = 4"})
     driver = subprocess.Popen(

@@ -106,6 +106,7 @@ def test_a_shared_record_needs_a_device_for_each_process(done, monkeypatch, devi
         assert again._devices(device, record, item) == wanted
 
 
+@pytest.mark.slow
 def test_json_says_where_a_record_is_not_what_its_job_gives(done, command, tmp_path):
     shutil.copytree(done / PATH, tmp_path / "forged")
     file = tmp_path / "forged" / "record.json"

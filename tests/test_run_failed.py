@@ -122,6 +122,7 @@ class Deadly(Collector):
 """
 
 
+@pytest.mark.slow
 def test_a_collector_that_kills_its_job_leaves_the_finished_record_and_is_told(tmp_path: Path, tiny, command):
     folder = record_folder(tmp_path / "results", "t/standard-s0")
     assert command(tmp_path, "run", tiny(tmp_path, "t")).returncode == 0

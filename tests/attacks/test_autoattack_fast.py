@@ -103,7 +103,7 @@ def test_gradient_attacks_may_round_and_square_may_not(judged, digits_cnn, digit
     assert all(isinstance(m, Quick) and m.judge is digits_cnn for m in met.values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_neither_batch_nor_run_changes_a_verdict(judged, digits_cnn, digits_test, precision):
     examples = some(digits_test, 20)
     whole = judged(digits_cnn, examples, ladder(precision), LINF)

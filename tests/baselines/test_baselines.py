@@ -16,13 +16,14 @@ from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
 from advbench.seeds import Stream, generator
 from advbench.threat import Norm, Threat
+from advbench.wrapper import Wrapper
 
 FILES = sorted(find.shipped("baselines").glob("*.py"))
 every_baseline = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 VARYING = {"dynamic-at"}
 """Their examples stop when they are done, so what they cost depends on the model: `passes` is the most."""
 FEWER = {"entropy-sgd": {"inner_steps": 5}}
-"""What learns in a quarter of the time too."""
+"""What does as well in a quarter of the time."""
 EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10", "L1": "3/2"}
 
 
@@ -62,10 +63,11 @@ def test_a_baseline_trains_and_costs_what_it_says(path: Path, tmp_path: Path, ma
     job = make_job(threat={"norm": norm, "eps": EPS[norm]}, training={"epochs": 2, "batch": 16, "lr": 0.05})
     model, before = network(), network().state_dict()
 
-    trained = train.train(job, subsets, made(), model, tmp_path / "c.pt", lambda *news: None)
+    defense = made(**FEWER.get(made.name, {}))
+    trained = train.train(job, subsets, defense, model, tmp_path / "c.pt", lambda *news: None)
 
     # Two epochs of two steps. A loss that is not finite would have raised.
-    forward, backward = made().passes()
+    forward, backward = defense.passes()
     for epoch in trained.history:
         if made.name in VARYING:
             assert 0 < epoch.forward <= forward * 32
@@ -77,13 +79,15 @@ def test_a_baseline_trains_and_costs_what_it_says(path: Path, tmp_path: Path, ma
     assert model.training
     # The same again is the same, bit for bit: no random number comes from elsewhere.
     torch.manual_seed(1)
-    again = train.train(job, subsets, made(), network(), tmp_path / "d.pt", lambda *news: None)
+    again = train.train(job, subsets, defense, network(), tmp_path / "d.pt", lambda *news: None)
     assert all(torch.equal(again.last[name], value) for name, value in trained.last.items())
 
 
 @every_baseline
 def test_the_loss_of_a_baseline_touches_no_parameter_gradient(path: Path, blobs):
     made, model = find.defense(path)(), network()
+    if isinstance(made, Wrapper):
+        pytest.skip(f"{made.name} has no loss but its base's")
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
     state = TrainState(
@@ -132,7 +136,8 @@ def test_a_baseline_that_was_killed_ends_like_one_that_was_not(path: Path, tmp_p
             return super().step(state, x, y)
 
     def trained(kind: type[Defense], name: str) -> train.Trained:
-        return train.train(job, sets, kind(), network(), tmp_path / name, lambda *news: None)
+        defense = kind(**FEWER.get(made.name, {}))
+        return train.train(job, sets, defense, network(), tmp_path / name, lambda *news: None)
 
     whole = trained(made, "whole.pt")
     with pytest.raises(KeyboardInterrupt):

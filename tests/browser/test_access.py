@@ -94,6 +94,7 @@ def test_charts_have_a_mark_for_each_datum_and_say_in_words_what_they_show(visit
         assert section.locator("table tbody tr").count() > 0, title
 
 
+@pytest.mark.slow
 def test_the_largest_eigenvalue_is_the_measured_one_and_not_the_end_of_its_smoothed_curve(visit: Visit, repo: Path):
     page = visit("committed", "#/mnist-linf")
     records = (

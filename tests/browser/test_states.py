@@ -35,7 +35,14 @@ def draw(page: Page) -> None:
         plot.locator(".main-svg").first.wait_for(state="attached")
 
 
-@pytest.mark.parametrize("state", [*states.STATES, "committed"])
+LONG = {"many", "committed", "tasks", "collapsed"}
+"""Whose views take longest; what the others have in common with them is looked at every time."""
+
+
+@pytest.mark.parametrize(
+    "state",
+    [pytest.param(state, marks=[pytest.mark.slow] * (state in LONG)) for state in (*states.STATES, "committed")],
+)
 def test_every_view_of_a_board_opens_offline_without_a_complaint(visit: Visit, state: str):
     page = visit(state)
     draw(page)

@@ -44,6 +44,7 @@ def test_what_one_machine_finished_another_does_not_run(sent, command, contents)
     assert verify(folder / "other").broken == []
 
 
+@pytest.mark.slow
 def test_what_is_broken_there_is_run_here_and_sent_again(sent, command, contents, tmp_path):
     folder, _ = sent
     store = tmp_path / "store"

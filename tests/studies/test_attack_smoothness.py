@@ -135,6 +135,7 @@ def test_the_attack_of_the_wrong_norm_is_rough():
     assert held["network_contrast"] == held["network_l2_slope_off"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_a_relu_network_is_rough_in_l2():
     assert claims_of(Relu.model_validate({**SMALL, "hidden": 64}), seeds=4)["network_l2_slope_off"] == "does not hold"
 

@@ -131,6 +131,7 @@ class OneRate(FirstOrderDynamics):
         return super().trained(scale, self.lr + 0.0 * lr, setting)
 
 
+@pytest.mark.slow
 def test_a_relu_in_the_place_of_a_smooth_unit_fails():
     held = claims_of(Relu.model_validate(SMALL), seeds=5)
 
@@ -152,6 +153,7 @@ def test_points_inside_the_ball_are_seen():
     assert claims_of(NoProjection.model_validate(SMALL))["on_sphere"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_one_rate_in_the_place_of_matched_ones_fails():
     study = OneRate.model_validate({**SMALL, "epochs": 5})
 

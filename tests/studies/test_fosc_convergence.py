@@ -95,6 +95,7 @@ class Noise(FoscConvergence):
         return torch.rand(())
 
 
+@pytest.mark.slow
 def test_weak_adversaries_at_the_end_fail():
     held = claims_of(Swapped(**SMALL), seeds=3, data=FEW)
 
@@ -108,6 +109,7 @@ def test_clean_training_in_the_place_of_adversarial_fails():
     assert claims_of(Unmoved(**SMALL), seeds=2, data=FEW)["late_over_early"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_the_wrong_sign_fails():
     held = claims_of(WrongSign(**SMALL), seeds=3, data=FEW)
 
@@ -115,6 +117,7 @@ def test_the_wrong_sign_fails():
     assert held["fosc_correlation"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_noise_in_the_place_of_fosc_fails():
     sizes = tuple(0.02 * 1.4**k for k in range(14))
 

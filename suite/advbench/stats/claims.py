@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtrit
-
 from advbench.findings import Claim
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -60,5 +58,7 @@ def _right(number: float, claim: Claim) -> bool:
 
 def _half(known: Sequence[float], mean: float) -> float:
     """Half the width of the t interval."""
+    from scipy.special import stdtrit  # a run that finds every job done loads no scipy
+
     spread = math.sqrt(sum((number - mean) ** 2 for number in known) / (len(known) - 1))
     return float(stdtrit(len(known) - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(len(known))
