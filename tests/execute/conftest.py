@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -48,7 +49,18 @@ def started(command_env: dict[str, str], tmp_path: Path) -> Iterator[Started]:
             place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             env = command_env | place | {"GLOO_SOCKET_IFNAME": "lo"}
             with (tmp_path / f"{rank}.txt").open("w", encoding="utf-8") as out:
-                processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=out, stderr=out, text=True))
+                processes.append(
+                    subprocess.Popen(
+                        command,
+                        cwd=tmp_path,
+                        env=env,
+                        stdout=out,
+                        stderr=out,
+                        text=True,
+                        # Tests that run in the background have had SIGINT ignored, and would hand that down.
+                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                    )
+                )
         deadline = time.monotonic() + 400
         while not all("in epoch" in said(tmp_path, rank) for rank in range(2)):
             assert all(process.poll() is None for process in processes), said(tmp_path, 0) + said(tmp_path, 1)
