@@ -86,7 +86,8 @@ def save(path: Path, job: Job, device: torch.device, state: TrainState, at: Prog
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     torch.save(content, buffer)
-    _readable(state.memory)
+    if state.memory:
+        _readable(state.memory)
     keep(path, buffer.getvalue())
     notice.leave()
 

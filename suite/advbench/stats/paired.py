@@ -63,7 +63,7 @@ def interval(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, confidence: float
     """The score interval of Tango (Statistics in Medicine 17, 1998) with a continuity correction of half a pair.
 
     Each bound errs in at most (1 - confidence) / 2 of all cases on 100, 200 and 360 examples with a difference of up to
-    a half (exact sums over a grid); on 20 examples and near a difference of 1 in more, 6 % where 2.5 % are promised.
+    a half (exact sums over a grid). Outside it may err more: on 20 examples with a difference of 0.98, 6 % for 2.5 %.
     Wald's errs in up to twice as many as promised where discordance is hardly larger than the difference.
     """
     b, c = np.asarray(gained, float), np.asarray(lost, float)
