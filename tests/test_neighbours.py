@@ -76,3 +76,31 @@ def test_flags_are_counted_and_collapses_apart(neighbours: dict[str, Any]) -> No
 
     assert neighbours["flags"](rows) == (2, "dead 1, pgd-gap 2")
     assert neighbours["flags"](pd.DataFrame({"flags": ["", ""]})) == (0, "")
+
+
+def test_a_published_figure_stands_beside_ours_with_the_interval_over_seeds_and_examples(
+    results: Path, neighbours: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Figure, figures = neighbours["Figure"], neighbours["figures"]
+    asked = [("t", "pgd-at", 64.5), ("t", "pgd-at", 76.5), ("t", "pgd-at", 63.5), ("t", "pgd-at", 77.5)]
+    asked += [("other", "pgd-at", 70.0), ("t", "elle", 70.0)]
+    made = tuple(Figure(task, label, robust, "PGD", "a paper", "all") for task, label, robust in asked)
+    monkeypatch.setitem(figures.__globals__, "FIGURES", made)
+
+    rows = [line.strip("| ").split(" | ") for line in figures(results, "t", {"pgd-at", "trades"})[3:]]
+
+    # 140, 141 and 142 of 200: a binomial standard error of 3.2 points, which seeds so alike hardly widen.
+    assert [(row[1], row[4]) for row in rows] == [
+        ("64.50", "within"), ("76.50", "within"), ("63.50", "beyond"), ("77.50", "beyond")
+    ]  # fmt: skip
+    assert {row[3].split()[0] for row in rows} == {"70.5"}
+    assert figures(results, "other", {"trades"}) == []
+
+
+def test_two_seeds_have_no_interval_of_a_defense(results: Path, neighbours: dict[str, Any]) -> None:
+    lay(results, "mart", 3, np.arange(200) < 100)
+    for seed in range(2):
+        lay(results, "n-fgsm", seed, np.arange(200) < 100)
+
+    assert neighbours["own"](results / "records" / "t" / "mart") is not None
+    assert neighbours["own"](results / "records" / "t" / "n-fgsm") is None
