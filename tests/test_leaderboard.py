@@ -108,8 +108,11 @@ def test_the_readme_shows_the_standing_that_the_records_hold(repo: Path, records
     assert found[1].split("board: ")[0].split() == shown.getvalue().split()
 
 
-def test_the_mnist_records_are_of_the_task_as_it_is_today(repo: Path, records: list[Record], mnist_root: Path):
-    committed = {f"{r.task}/{r.label}-s{r.seed}": r.id for r in records if r.task == "mnist-linf"}
-    items = resolve(repo / "tasks" / "mnist" / "mnist-linf.toml", mnist_root, {}).items
+@pytest.mark.parametrize("file", ["mnist/mnist-linf.toml", "board/mnist-10k-linf.toml"])
+def test_the_mnist_records_are_of_the_task_as_it_is_today(
+    repo: Path, records: list[Record], mnist_root: Path, file: str
+):
+    committed = {f"{r.task}/{r.label}-s{r.seed}": r.id for r in records if r.task == Path(file).stem}
+    items = resolve(repo / "tasks" / file, mnist_root, {}).items
 
     assert committed == {item.path: item.job.id for item in items if item.job}
