@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from advbench.identity import code
+from advbench.identity import code, digest
 
 REPO = Path(__file__).parents[1]
 BASELINES = sorted((REPO / "baselines").glob("*.py"))
@@ -112,3 +112,11 @@ def test_it_is_the_same_where_python_has_fields_that_are_new(monkeypatch: pytest
 @pytest.mark.parametrize("content", [b"def (", b"\0", b"\xff"])
 def test_what_is_no_python_has_the_digest_of_its_bytes(content: bytes):
     assert code(content) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_digest_of_a_value_is_that_of_its_shortest_json_without_what_says_nothing():
+    value = {"b": [1, {"c": None, "d": (True, None)}], "a": {"z": "é", "y": 0.5}, "none": None}
+    text = '{"a":{"y":0.5,"z":"\\u00e9"},"b":[1,{"d":[true,null]}]}'
+
+    assert digest(value) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert digest(dict(reversed(value.items()))) == digest(value)

@@ -194,3 +194,75 @@ def test_a_copy_is_tried_on_fewer_images_where_the_memory_is_short(monkeypatch: 
     with pytest.raises(torch.OutOfMemoryError):
         Engines(model, torch.zeros(2, 1, 1, 1)).of("fp32")
     assert tried == [9, 4, 2, 2, 1]
+
+
+class Offset(nn.Module):
+    """Two answers, the smaller of them a little too large."""
+
+    def __init__(self, off: float) -> None:
+        super().__init__()
+        self.off = off
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) + torch.tensor([self.off, 0.0])
+
+
+@pytest.mark.parametrize(("off", "how"), [(1.0, "folded"), (1.5, "copy"), (-1.5, "copy")])
+def test_a_copy_may_be_off_by_a_ten_thousandth_of_the_largest_logit(monkeypatch: pytest.MonkeyPatch, off, how):
+    monkeypatch.setattr("advbench.inference.folded", lambda _: torch.fx.symbolic_trace(Offset(off)))
+    engines = Engines(Offset(0), torch.tensor([0.0, -1e4]).view(1, 2, 1, 1))
+
+    assert engines.told() == {}
+    engines.of("fp32")
+    engines.of("bf16")
+    assert engines.told() == {"bf16": how, "fp32": how}
+
+
+def test_copies_are_made_once_and_their_kind_is_told(monkeypatch: pytest.MonkeyPatch):
+    made: list[nn.Module] = []
+    monkeypatch.setattr("advbench.inference.quick", lambda *told: made.append(quick(*told)) or made[-1])
+    x = torch.rand(2, 1, 4, 4)
+
+    for net, how in ((Twice(), "folded"), (Branching(), "copy"), (Noisy(), "the model itself")):
+        engines = Engines(net.eval(), x)
+        assert engines.of(None) is net
+        assert engines.of("fp32") is engines.of("fp32") is made[-1]
+        assert engines.told() == {"fp32": how}
+    assert len(made) == 3
+
+
+def test_norms_behind_norms_are_folded_too():
+    norms = [nn.BatchNorm2d(2, dtype=torch.float64) for _ in range(2)]
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, dtype=torch.float64), *norms, nn.Flatten()).eval()
+    for number, norm in enumerate(norms):
+        norm.running_mean, norm.running_var = torch.tensor([[1.0, 2.0], [3.0, 4.0 + number]], dtype=torch.float64)
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+
+    graph = folded(net)
+    torch.testing.assert_close(graph(x), net(x), rtol=1e-12, atol=0)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["0", "3"]
+
+
+def test_a_model_with_one_wide_parameter_is_left_alone():
+    net = Twice().eval()
+    net.register_parameter("wide", nn.Parameter(torch.zeros(1, dtype=torch.float64)))
+
+    assert quick(net, torch.rand(2, 1, 4, 4), "fp32") is net
+
+
+@pytest.mark.parametrize("kind", [Twice, nn.Flatten])
+def test_only_convolutions_see_channels_last(kind: type[nn.Module]):
+    x, seen = torch.rand(2, 3, 4, 4)[:, :2], list[Tensor]()
+    convolves = kind is Twice
+    net = kind().eval()
+    if convolves:
+        net.conv = nn.Conv2d(2, 2, 1)
+        net.norm = nn.BatchNorm2d(2).eval()
+
+    fast = quick(net, x, "fp32")
+    assert isinstance(fast, Quick)
+    fast.inside.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    fast(x)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == convolves
+    wide = [value for value in fast.state_dict().values() if value.ndim == 4 and value.shape[2:] == (3, 3)]
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in wide)

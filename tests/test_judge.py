@@ -58,9 +58,10 @@ def test_what_the_detector_refuses_is_neither_right_nor_fooled():
     assert said.fooled.tolist() == [False, True, False, False]
 
 
-def test_a_detector_without_a_number_lets_everything_through():
+@pytest.mark.parametrize("score", [torch.nan, 0.0, -0.0])
+def test_a_detector_refuses_above_zero_and_never_without_a_number(score):
     guarded = Guarded()
-    guarded.reject = lambda x: torch.full((len(x),), torch.nan)  # type: ignore[method-assign]
+    guarded.reject = lambda x: torch.full((len(x),), score)  # type: ignore[method-assign]
 
     assert not judge(guarded, X, ONE).refused.any()
 

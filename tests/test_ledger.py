@@ -44,6 +44,29 @@ def test_clean_examples_are_right_by_class_and_by_finite_logits():
 
     found.clean(Brightness(torch.nan), ROWS)
     assert found.broken_by.tolist() == [CLEAN] * 4
+    found.clean(Brightness(), ROWS)
+    assert found.broken_by.tolist() == [STANDING, STANDING, CLEAN, CLEAN], "the last answer counts"
+
+
+def test_what_a_detector_says_of_clean_examples_is_written_down():
+    model, found = Brightness(), ledger()
+    model.reject = lambda x: 0.5 - x.flatten(1).mean(1)  # type: ignore[assignment]
+    found.clean(model, ROWS)
+
+    assert found.detector
+    assert found.refused.tolist() == [True, False, True, False]
+    assert found.broken_by.tolist() == [CLEAN, STANDING, CLEAN, CLEAN]
+    found.clean(Brightness(), ROWS)
+    assert not found.detector
+    assert not found.refused.any()
+
+
+def test_a_ledger_moves_with_all_that_it_holds():
+    moved = filled().to("meta")
+
+    assert {getattr(moved, name).device.type for name in Ledger.columns()} == {"meta"}
+    assert [column.device.type for column in moved.withstood.values()] == ["meta"]
+    assert (moved.done, len(moved)) == (filled().done, 4)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +103,10 @@ def test_a_fresh_ledger_has_cost_nothing():
 
     assert (found.forward.tolist(), found.backward.tolist(), found.seconds) == ([0] * 4, [0] * 4, 0)
     assert (found.votes, found.detector, found.done, found.withstood) == (1, False, [], {})
+    assert len(found) == 4
+    assert {getattr(found, name).dtype for name in ("predicted", "broken_by", "forward", "backward")} == {torch.int64}
+    assert {found.flat.dtype, found.refused.dtype} == {torch.bool}
+    assert not (found.flat | found.refused).any()
 
 
 def test_a_model_that_answers_with_nan_is_wrong_there_as_it_is_on_clean_examples():
@@ -127,6 +154,7 @@ def test_an_attack_alone_met_everyone_or_those_it_was_given():
 
     assert found.withstood["everyone"].tolist() == [0, 1, 0, 0]
     assert found.withstood["some"].tolist() == [-1, 1, -1, -1]
+    assert {column.dtype for column in found.withstood.values()} == {torch.int8}
 
 
 def filled() -> Ledger:
@@ -142,6 +170,7 @@ def filled() -> Ledger:
 
 def test_what_is_written_is_read(tmp_path: Path):
     kept, fresh = filled(), ledger()
+    kept.seconds, kept.detector = 2.5, True
     kept.write(tmp_path / "j" / "0.safetensors", "key")
 
     assert fresh.read(tmp_path / "j" / "0.safetensors", "key")
@@ -152,6 +181,10 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert fresh.done == kept.done
     assert fresh.withstood.keys() == kept.withstood.keys()
     assert torch.equal(fresh.withstood["pgd"], kept.withstood["pgd"])
+    assert (fresh.seconds, fresh.detector) == (2.5, True)
+    filled().write(tmp_path / "k.safetensors", "key")
+    assert fresh.read(tmp_path / "k.safetensors", "key")
+    assert fresh.detector is False
 
 
 def untouched(found: Ledger) -> bool:
@@ -175,6 +208,8 @@ def test_a_damaged_journal_leaves_the_ledger_as_it_is(tmp_path: Path, share):
     content = path.read_bytes()
 
     path.write_bytes(content[: int(share * len(content))])
+    assert not fresh.read(path, "key")
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert not fresh.read(path, "key")
     path.write_bytes(b"\xff" * len(content))
     assert not fresh.read(path, "key")

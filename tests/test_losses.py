@@ -27,6 +27,13 @@ def test_cross_entropy_is_minus_log_softmax_of_each_example(dtype, tolerance):
     assert found.tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
+def test_smoothing_shares_so_much_of_the_target_among_all_classes():
+    each = torch.stack([cross_entropy(LOGITS, torch.full_like(LABELS, label)) for label in range(7)])
+    expected = 0.7 * cross_entropy(LOGITS, LABELS) + 0.3 * each.mean(0)
+
+    torch.testing.assert_close(cross_entropy(LOGITS, LABELS, 0.3), expected, rtol=1e-12, atol=0)
+
+
 def test_cross_entropy_stays_finite_where_softmax_saturates():
     logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
 
@@ -66,6 +73,14 @@ def test_the_difference_of_logits_ratio_by_hand():
     # (target - own) / (best - mean of third and fourth)
     found = targeted_dlr(logits, labels, torch.tensor([3, 1, 0]))
     assert found.tolist() == pytest.approx([(0 - 4) / 2.5, (1 - 3) / 2.5, (-1 + 7) / 3])
+
+
+def test_the_difference_of_logits_ratio_is_finite_where_the_best_classes_tie():
+    logits, labels = torch.tensor([[2.0, 2.0, 2.0, 2.0, 1.0]], dtype=torch.float64), torch.tensor([4])
+
+    # The authors' code adds 1e-12 to what it divides by.
+    assert dlr(logits, labels).item() == pytest.approx(1e12)
+    assert targeted_dlr(logits, labels, torch.tensor([1])).item() == pytest.approx(1e12)
 
 
 def test_the_difference_of_logits_ratio_knows_no_scale_and_no_shift():

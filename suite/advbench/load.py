@@ -95,7 +95,7 @@ def module(path: Path, what: str) -> ModuleType:
     if name not in sys.modules:
         if path.suffix != ".py":
             raise BadInput(f"{path}: a {what} is a Python file (*.py)")
-        spec = importlib.util.spec_from_loader(name, _Read(name, str(path), source), origin=str(path))
+        spec = importlib.util.spec_from_loader(name, _Read(name, str(path), source))
         assert spec is not None
         assert spec.loader is not None
         made = importlib.util.module_from_spec(spec)
