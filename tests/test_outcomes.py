@@ -13,9 +13,10 @@ from torch import Tensor
 
 from advbench import outcomes
 from advbench.ledger import CLEAN, STANDING, Ledger
-from advbench.outcomes import GAP, LEVEL, MISSED
 from advbench.record import Flag
 
+LEVEL, MISSED, GAP = 1 / 1000, 1 / 20, 1 / 10
+"""The chance that a rule speaks up for nothing, what an unbounded attack may miss, and what PGD may."""
 RUNGS = ("fgsm", "pgd", "apgd-t", "square")
 FOOT = RUNGS[:2]
 
@@ -84,6 +85,12 @@ def test_only_examples_that_both_met_are_compared():
     # PGD met all of a thousand; Square the 64 of the sample, and nine that PGD missed there are not enough.
     square = column((9, 0), (55, 1), (936, -1))
     assert told(verdicts(pgd=column((1000, 1)), square=square)) == []
+    # One more is, and so is a black box that breaks all it meets.
+    for broken in (10, 64):
+        square = column((broken, 0), (64 - broken, 1), (936, -1))
+        [flag] = told(verdicts(pgd=column((1000, 1)), square=square))
+        evidence = {"black": "square", "white": ["pgd"], "black_only": broken, "white_only": 0}
+        assert (flag.name, flag.evidence) == ("black-box-beats-white-box", evidence)
 
 
 def test_one_step_that_breaks_what_many_do_not_is_told():
@@ -122,6 +129,8 @@ def test_twice_the_radius_should_break_some_at_half_of_the_first_one_s_rate():
     # A third fell, so of the 40 others each should fall with a chance of a sixth: (5/6)^40 < 1/1000 < (5/6)^37.
     assert larger(column((20, 0), (40, 1)), column((20, 0), (40, 1))) == ["larger-eps-does-not-hurt"]
     assert larger(column((19, 0), (37, 1)), column((19, 0), (37, 1))) == []
+    [flag] = told(verdicts(pgd=column((20, 0), (40, 1)), further=column((21, 1), (39, 1))))
+    assert flag.evidence == {"lost": 0, "gained": 20, "broken": 20, "examples": 60}
     # One more that falls is a sign of life.
     assert larger(column((20, 0), (40, 1)), column((21, 0), (39, 1))) == []
 
@@ -132,6 +141,11 @@ def test_a_ball_too_small_for_the_model_is_no_sign_unless_no_ball_would_do():
     assert larger(near, further, unbounded=column((61, 0))) == []
     assert larger(near, further) == []
     assert larger(near, further, unbounded=column((61, 1))) == ["larger-eps-does-not-hurt"]
+    # One example that stands is enough to be told by, and none is not.
+    near = further = column((60, 0), (1, 1))
+    assert larger(near, further, unbounded=column((61, 1))) == ["larger-eps-does-not-hurt"]
+    near = further = column((61, 0))
+    assert larger(near, further, unbounded=column((61, 1))) == []
 
 
 def test_where_nothing_stands_twice_the_radius_has_nothing_to_break():
@@ -166,4 +180,5 @@ def test_what_fgsm_broke_and_pgd_did_not_is_no_gap():
 
 def test_a_ladder_without_comparisons_says_nothing():
     assert told(verdicts(square=column((64, 0)))) == []
+    assert told(verdicts(square=column((64, 0)), further=column((64, 1)))) == []
     assert told(verdicts(pgd=column((64, 0)), further=column((64, -1)), unbounded=column((64, -1)))) == []

@@ -106,7 +106,8 @@ def together(group: Group) -> dict[str, Any]:
         # The mean over processes of weighted means is the whole batch's mean, so a process's share is `world` times it.
         "input": to_input / group.world,
         "buffers": dict(model.named_buffers()),
-        "total": group.total([group.rank + 1.0, 0.5]),
+        "total": group.total([group.rank + 1.0, 2.0**25 + group.rank]),
+        "heard": group.heard([group.rank]),
         "told": group.told({"by": group.rank}),
     }
 
@@ -121,7 +122,8 @@ def test_three_processes_with_synchronised_batch_norm_are_one(ranks):
             torch.testing.assert_close(mine, whole.grad, rtol=1e-12, atol=1e-14)
         for name, value in alone.named_buffers():
             torch.testing.assert_close(rank["buffers"][name], value, rtol=1e-12, atol=1e-14)
-        assert rank["total"] == [6.0, 1.5]
+        assert rank["total"] == [6.0, 3 * 2.0**25 + 3], "no float32 could hold it"
+        assert rank["heard"] == [[0], [1], [2]]
         assert rank["told"] == {"by": 0}
     torch.testing.assert_close(torch.cat([rank["input"] for rank in found]), to_input, rtol=1e-12, atol=1e-14)
 

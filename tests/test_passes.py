@@ -59,6 +59,22 @@ def test_two_losses_on_one_forward_pass_count_two_backward_passes(model):
     assert passes == Passes(forward=6, backward=12)
 
 
+def test_whoever_watches_sees_the_count_grow_and_what_went_forward(model):
+    grown: list[tuple[int, int, int]] = []
+
+    def watch(passes: Passes) -> None:
+        assert passes.seen is not None
+        assert not passes.seen.requires_grad
+        grown.append((passes.forward, passes.backward, len(passes.seen)))
+
+    with counting(model, watch) as passes:
+        for x in (X[:2], X[2:].clone().requires_grad_()):
+            model(x).sum().backward()
+
+    assert grown == [(2, 0, 2), (6, 2, 4)]
+    assert torch.equal(passes.seen, X[2:])
+
+
 def test_an_attack_costs_what_it_says(model):
     noise = BlockNoise(torch.device("cpu"), 0, 6, torch.arange(6))
     with counting(model) as passes:
