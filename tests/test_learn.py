@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from advbench import machine
-from advbench.index import Index
+from advbench.index import Cost, Entry, Index, canonical, engine, protocol
 from advbench.learn import Learned, priced
 from advbench.plan import Item, record_folder
 from advbench.record import Record, save
@@ -169,3 +169,68 @@ def test_a_pass_in_another_number_format_is_believed_only_where_there_is_no_bett
 
     assert before.records == after.records == 1
     assert after.seconds > 1e6 > before.seconds
+
+
+def test_the_likest_jobs_there_are_say_how_many_passes_an_attack_takes(lines: list[Item]):
+    """Same defense, evaluation and threat; then the same kind; then other threats; then nobody."""
+    [item, *_] = of(lines, "pgd-at")
+    job, work = item.job, item.work
+    assert job is not None
+    assert work is not None
+    evaluation, threat = protocol(job.evaluation.plain()), canonical(job.threat.plain())
+    common = {"model": canonical(job.model), "data": job.data_sha256, "device": "here", "threads": 1}
+    common |= {"engine": engine(job.training.plain()), "train_seconds": 1.0, "train_passes": 1, "eval_seconds": 1.0}
+    common |= {"test": 1, "collect": "null", "collect_seconds": 0, "memory": 0}
+
+    def seconds(*costs: tuple[str, str, str, int]) -> float:
+        """Of `pgd-at`, after records of (defense, evaluation, threat, passes of an example)."""
+        names = ("defense", "evaluation", "threat", "eval_passes")
+        made = [Cost(**common, **dict(zip(names, one, strict=True))) for one in costs]  # type: ignore[arg-type]
+        known = Learned((Entry("1", True, True, cost) for cost in made), "here", kinds=KINDS)
+        found = known.seconds(job, work)
+        assert found
+        # A pass of the attack takes what it took per pass there, by all records of this defense or else by all.
+        own = [cost for cost in made if cost.defense == "pgd-at"] or made
+        assert found[1] == len(own)
+        pace = sum(cost.eval_seconds for cost in own) / sum(cost.eval_passes for cost in own)
+        return ((found[0] - work.train) / pace - work.validation) / work.test
+
+    likest = [
+        ("pgd-at", evaluation, threat, 50),
+        ("fast-at", evaluation, threat, 40),
+        ("pgd-at", evaluation, "other", 30),
+        ("fast-at", evaluation, "other", 20),
+    ]
+    for first, (*_, passes) in enumerate(likest):
+        unlike = [("standard", evaluation, threat, 7), ("pgd-at", "other", threat, 9)]
+        assert seconds(*likest[first:], *unlike) == pytest.approx(passes)
+    assert seconds(("standard", evaluation, threat, 7)) == pytest.approx(work.attack / work.test)
+
+
+KINDS = {"fast-at": True, "standard": False}
+
+
+def test_records_that_count_nothing_teach_nothing(lines: list[Item]):
+    assert Learned([Entry("1", True, True), Entry("2", False, True)], "here").groups == {}
+
+
+def test_the_kinds_of_all_lines_are_known_before_the_first_is_asked(tmp_path: Path, lines):
+    lay(tmp_path, of(lines, "pgd-at")[0], per_example=700)
+    lay(tmp_path, of(lines, "standard")[0], per_example=50)
+    fast, pgd, standard = (of(lines, label)[1] for label in ("fast-at", "pgd-at", "standard"))
+
+    one, other = (priced(order, learned(tmp_path)) for order in ([fast, pgd, standard], [standard, pgd, fast]))
+    assert one == other[::-1]
+    assert fast.job is not None
+    assert fast.work is not None
+    asked = Learned((entry for _, entry in Index(tmp_path).all()), machine.cpu(), kinds={"pgd-at": True})
+    found = asked.seconds(fast.job, fast.work)
+    assert found
+    assert (found[0], found[1]) == (one[0].seconds, one[0].records)
+
+
+def test_a_line_without_a_job_or_without_work_keeps_its_price(tmp_path: Path, lines):
+    lay(tmp_path, lines[0], per_example=700)
+    for update in ({"job": None}, {"work": None}):
+        line = lines[1].model_copy(update=update)
+        assert priced([line], learned(tmp_path)) == [line]

@@ -44,6 +44,8 @@ class Odd(nn.Module):
                 return logits / 0
             case "moved":
                 return logits.to("meta")
+            case "constant":
+                return self.head.bias.expand(len(x), 4)
             case "detached":
                 return logits.detach()
             case "batch":
@@ -65,6 +67,7 @@ WRONG = {
     "moved": f"it answers on meta, not on cpu; {GIVEN}",
 }
 TOLD = {
+    "constant": "its logits have no gradient by the images, so attacks that follow one will find nothing",
     "detached": "its logits have no gradient by the images, so attacks that follow one will find nothing",
     "batch": "its answer for an image changes with the rest of the batch",
     "": "",
@@ -117,3 +120,21 @@ def test_a_right_model_passes_and_is_left_in_eval_mode_with_its_weights() -> Non
     check(model, IMAGES, 4, "odd")
     assert not model.training
     assert json.dumps({name: value.tolist() for name, value in model.state_dict().items()}) == before
+
+
+@pytest.mark.parametrize(("moved", "told"), [(1.0, ()), (1.5, ("odd: its answer for an image changes with the rest",))])
+def test_a_batch_may_move_a_logit_by_a_thousandth_of_the_largest(moved: float, told: tuple[str, ...]) -> None:
+    class Shifted(Odd):
+        def forward(self, x: Tensor) -> Any:
+            away = torch.tensor([0.0, moved if len(x) > 1 else 0.0, 0.0, 0.0])
+            return torch.tensor([1000.0, 0.0, 0.0, 0.0]) + away + 0 * x.flatten(1)[:, :4]
+
+    assert tuple(line.partition(" of the batch")[0] for line in check(Shifted(), IMAGES, 4, "odd")) == told
+
+
+def test_a_model_that_answers_otherwise_each_time_is_not_said_to_depend_on_the_batch() -> None:
+    class Dice(Odd):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x) + torch.rand(len(x), 4)
+
+    assert check(Dice(), IMAGES, 4, "odd") == ()

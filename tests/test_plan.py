@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advbench import plan, record
-from advbench.plan import Item, Job, finished, order, recall, record_folder, remember, run_folder
+from advbench.plan import Item, Job, finished, order, record_folder
 from advbench.record import Record, save
-from advbench.resolve import resolve
 from advbench.spec import validate
 
 CHANGES: list[dict[str, Any]] = [
@@ -118,6 +114,29 @@ def test_where_a_pool_lies_changes_no_result_but_how_much_of_it_is_used_does(mak
     assert job(count=5, path="a.npz").train_id != job(count=6, path="a.npz").train_id
 
 
+def test_what_shares_weights_checkpoints_and_verdicts(make_job):
+    plain, more = make_job(), make_job(defense={"processes": 2})
+    assert more.train_id != plain.train_id
+    assert more.shared_id == plain.shared_id != make_job(seed=1).shared_id
+    assert make_job(defense={"steps": 3}).shared_id != plain.shared_id
+
+    asked = make_job(collect={"own": {"steps": 3, "file": "a.py", "sha256": "1"}})
+    assert asked.judged_id == plain.judged_id != make_job(evaluation={"alone": 3}).judged_id
+    moved = make_job(collect={"own": {"steps": 3, "file": "b/a.py", "sha256": "1"}})
+    assert asked.id == moved.id != plain.id == make_job(collect={}).id
+    own = {"name": "own", "file": "a.py", "sha256": "1"}
+    one, other = (make_job(evaluation={"attacks": [own | {"file": file}]}) for file in ("a.py", "b.py"))
+    assert one.id == other.id != make_job(evaluation={"attacks": [own | {"sha256": "2"}]}).id
+
+
+def test_of_a_base_only_its_digest_counts_and_of_any_other_table_all(make_job):
+    def job(**base: Any) -> str:
+        return make_job(defense={"base": base}).train_id
+
+    assert job(name="a", file="a.py", sha256="1") == job(name="b", file=None, sha256="1") != job(name="a", sha256="2")
+    assert job(name="a") != job(name="b"), "no base, for it has no digest"
+
+
 def test_every_field_of_a_job_is_judged_above():
     """A new field of the tables has to be put into one of the lists."""
     judged = {
@@ -176,6 +195,25 @@ def test_the_cheapest_comes_first_and_then_the_longest():
     assert [i.path for i in order([item()])] == ["t/a-s0"]
 
 
+def test_a_line_runs_unless_it_is_cached_or_cannot():
+    fresh = item()
+    assert (fresh.seconds, fresh.records, fresh.processes, fresh.skip, fresh.cached) == (0, 0, 1, "", False)
+    assert (fresh.job, fresh.work, fresh.minutes, fresh.memory_gib, fresh.memory) == (None,) * 5
+    assert [item(**how).state for how in ({}, {"skip": "no"}, {"cached": True}, {"skip": "no", "cached": True})] == [
+        *("run", "skip", "cached", "cached"),
+    ]
+    assert fresh.own_files == []
+
+
+def test_a_line_knows_the_files_of_its_user(make_job):
+    job = make_job(
+        defense={"file": "mine.py", "base": {"file": "base.py"}},
+        evaluation={"attacks": [{"name": "fgsm"}, {"name": "own", "file": "own.py"}]},
+        collect={"c": {"file": "c.py"}},
+    )
+    assert sorted(item(job.path, job=job.plain()).own_files) == ["base.py", "c.py", "mine.py", "own.py"]
+
+
 def laid(results: Path, job: Job, **changes: Any) -> Record:
     values: dict[str, Any] = {"id": job.id, "label": job.label, "seed": job.seed, "status": "ok", **changes}
     record = Record(task=job.task, defense="d", job=job.plain(), **values)
@@ -219,62 +257,21 @@ def test_a_record_with_a_file_missing_or_damaged_is_not_finished(tmp_path: Path,
         assert not finished(line, tmp_path).cached
 
 
-def touch(path: Path) -> None:
-    stat = path.stat()
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+def test_the_record_of_a_job_is_a_whole_one_of_a_job_that_finished(tmp_path: Path, make_job):
+    one, twin, failed, broken = (make_job(label=label) for label in ("a", "b", "c", "d"))
+    for job, change in ((one, {}), (twin, {}), (failed, {"status": "failed", "id": "f"}), (broken, {"id": "g"})):
+        laid(tmp_path, job, **change)
+    (record_folder(tmp_path, broken.path) / "examples.parquet").unlink()
 
-
-@pytest.fixture
-def kept(tmp_path: Path, tiny: Callable[..., Path], monkeypatch) -> tuple[Path, Path, Path, list[Item]]:
-    """(results, task file, data root, items) of a plan that is remembered."""
-    (tmp_path / "mine.py").write_text(
-        'from advbench.defense import Defense\n\nclass Mine(Defense):\n    name = "mine"\n    paper = "none"\n\n'
-        "    def passes(self):\n        return 1, 1\n",
-        encoding="utf-8",
-    )
-    # A copy of the package's file list, so that the test may touch one.
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "train.py").write_text("", encoding="utf-8")
-    monkeypatch.setattr("advbench.resolve.PACKAGE", tmp_path / "package")
-    task = tiny(tmp_path, "t", more='[[defense]]\nfile = "mine.py"\n')
-    found = resolve(task, tmp_path / "data", {})
-    remember(tmp_path / "results", task, tmp_path / "data", found.items, found.watched, time.time_ns())
-    return tmp_path / "results", task, tmp_path / "data", found.items
-
-
-def test_a_plan_is_recalled_as_it_was(kept):
-    results, task, root, items = kept
-
-    assert recall(results, task, root) == items
-    assert recall(results, task, root.parent) is None
-    assert recall(results.parent, task, root) is None
-
-
-@pytest.mark.parametrize("name", ["t.toml", "mine.py", "data/tiny.npz", "package/train.py"])
-def test_a_plan_is_forgotten_when_what_it_depends_on_is_written_or_gone(tmp_path: Path, kept, name):
-    results, task, root, items = kept
-    stat = (tmp_path / name).stat()
-    touch(tmp_path / name)
-    assert recall(results, task, root) is None
-    os.utime(tmp_path / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert recall(results, task, root) == items
-    (tmp_path / name).unlink()
-    assert recall(results, task, root) is None
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"watched": [], "items": [{"nonsense": 1}]}'])
-def test_a_damaged_plan_is_resolved_again(kept, text):
-    results, task, root, _ = kept
-    [file] = (results / "runs" / "plans").glob("*.json")
-    file.write_text(text, encoding="utf-8")
-
-    assert recall(results, task, root) is None
-
-
-def test_where_things_lie():
-    assert record_folder(Path("r"), "t/a-s0") == Path("r/records/t/a-s0")
-    assert run_folder(Path("r"), "t/a-s0") == Path("r/runs/t/a-s0")
-    assert plan.PROTOCOL >= 1
+    assert plan.known(tmp_path) == {one.id: record_folder(tmp_path, one.path)}
+    renamed = item("mine/x-s0", job=one.model_copy(update={"task": "mine", "label": "x"}).plain())
+    cached = renamed.model_copy(update={"cached": True})
+    assert plan.adopt(cached, tmp_path, {one.id: tmp_path / "absent"}) is cached
+    laid(tmp_path, broken)
+    found = plan.known(tmp_path)
+    (found[one.id] / "examples.parquet").write_bytes(b"hurt since")
+    assert plan.adopt(renamed, tmp_path, found) == renamed
+    assert not record_folder(tmp_path, renamed.path).exists()
 
 
 def test_a_job_done_under_another_name_is_adopted_whole(tmp_path: Path, make_job):

@@ -134,6 +134,7 @@ def test_the_number_format_follows_the_device_unless_the_task_says_it(monkeypatc
     [
         ({"avx512_bf16": True}, True),
         ({"amx_bf16": True}, True),
+        ({"sve_bf16": True}, True),
         ({"avx512_bf16": False, "avx2": True}, False),
         ({}, False),
     ],
@@ -141,6 +142,27 @@ def test_the_number_format_follows_the_device_unless_the_task_says_it(monkeypatc
 def test_a_cpu_is_fast_at_bf16_when_it_has_the_instruction(monkeypatch, known, quick):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     assert bf16_is_fast(CPU) is quick
+    assert not bf16_is_fast(torch.device("mps")), "a CPU's instructions are no other device's"
+
+
+@pytest.mark.parametrize(("capability", "quick"), [((7, 5), False), ((8, 0), True), ((8, 9), True), ((9, 0), True)])
+def test_a_gpu_is_fast_at_bf16_from_the_generation_that_multiplies_it(monkeypatch, capability, quick):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert bf16_is_fast(torch.device("cuda")) is quick
+
+
+def test_by_itself_an_engine_is_plain():
+    assert Engine() == Engine("fp32", channels_last=False, compiled=False, micro_batch=0, note="")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_channels_lie_side_by_side_where_that_is_chosen(batch, last: bool):
+    model, seen = network(), list[Tensor]()
+    model[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[index]
+    with fast(model, Engine(channels_last=last)):
+        model(batch[0])
+        kernels = [weight for weight in model.parameters() if weight.ndim == 4]
+        assert {t.is_contiguous(memory_format=torch.channels_last) for t in [*kernels, *seen]} == {last}
 
 
 def test_compiling_pays_only_for_long_jobs_on_a_device_that_gains(monkeypatch):
@@ -150,7 +172,7 @@ def test_compiling_pays_only_for_long_jobs_on_a_device_that_gains(monkeypatch):
     def compiled(passes: float, **fields: Any) -> bool:
         return choose(Training(epochs=1, **fields), cuda, network(), lambda: passes).compiled
 
-    assert [compiled(1_000), compiled(100_000)] == [False, True]
+    assert [compiled(1_000), compiled(49_999), compiled(50_000), compiled(100_000)] == [False, False, True, True]
     assert [compiled(1_000, compile="on"), compiled(100_000, compile="off")] == [True, False]
 
 
@@ -197,6 +219,25 @@ def test_a_compiled_graph_that_is_wrong_is_not_used(monkeypatch, batch, kind, ke
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), network().state_dict().values(), strict=True)
     )
     assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "kept"),
+    [("fp32", 1.0005, True), ("fp32", 1.0015, False), ("bf16", 1.04, True), ("bf16", 1.07, False)],
+)
+def test_how_far_compiled_passes_may_lie_from_eager_ones(monkeypatch, batch, name, factor, kept):
+    def compiler(forward: Any, **_: object) -> Any:
+        return lambda model, x: forward(model, x) + (factor - 1) * forward(model, x).detach().abs().max()
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    found = proven(network(), Engine(name, channels_last=True, compiled=True), *batch)
+    assert found.compiled is kept
+
+
+def test_dropout_falls_alike_in_both_passes(monkeypatch, batch):
+    monkeypatch.setattr(torch, "compile", faulty("right"))
+    model = nn.Sequential(network(), nn.Dropout(0.5))
+    assert proven(model, Engine(channels_last=True, compiled=True), *batch).compiled
 
 
 def test_a_batch_that_shrinks_makes_no_graph_for_each_of_its_sizes(monkeypatch):

@@ -255,3 +255,40 @@ def test_what_was_collected_later_is_not_the_job_s_and_what_it_asked_for_is(tmp_
     assert stable(later) == stable(asked)
     assert stable(collected(fosc=0.5)) != stable(collected(fosc=0.25))
     assert stable(collected(fosc=None)) != stable(collected(fosc=0.25))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "no traceback was kept"),
+        ("  \n", "no traceback was kept"),
+        ("Traceback\n  File x\nValueError: a\nmore of it", "ValueError: a"),
+        ("KeyError: 1\nadvbench.train.Diverged: the loss is nan\n", "advbench.train.Diverged: the loss is nan"),
+        ("killed by signal 9\n  by whom nobody knows ", "by whom nobody knows"),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_last_error_or_its_last_line(error: str | None, reason: str):
+    assert record(error=error).reason == reason
+
+
+def test_by_itself_nothing_has_cost_anything():
+    assert set(Cost().plain().values()) == {0, None}
+    assert Cost().joules is None
+    assert record().of_study is False
+    assert record(job={"study": {}}).of_study is True
+
+
+def test_what_was_not_asked_for_is_not_spoken_of():
+    plain = record().plain()
+    assert "findings" not in plain
+    assert ("collect_seconds" in plain["history"][0], "measures" in plain["history"][0]) == (False, False)
+    assert plain["history"][0]["loss"] is None
+    assert plain["history"][1]["collect_seconds"] == 1.25
+    assert plain["error"] is None
+
+
+def test_the_records_of_one_task_are_read_alone(tmp_path: Path):
+    for folder in ("b/x-s0", "a/y-s1", "a/y-s0"):
+        save(record(label=folder), tmp_path / folder)
+
+    assert [r.label for r in load_all(tmp_path, "a")] == ["a/y-s0", "a/y-s1"]
