@@ -185,10 +185,11 @@ def test_lines_of_a_log_stay_as_they_are_whatever_the_console_would_do(clock):
         show(Event(item, "train", 1, 2, f"{ODD} 17 {'w ' * 30}end"))
         show(Event(item, "failed", words=f"{ODD} 17 {'w ' * 30}end", seconds=3))
 
+    # A quarter of 100 s took 16, and 10 more count as they were planned: 75 * 26 / 35.
     words = f"{ODD} 17 {'w ' * 30}end"
     assert shown(made)[-3:] == [
         f"note   {item.path}  {words}",
-        f"  ...  {item.path}  train: epoch 1/2 {words} (18 s left)",  # 26 s for 60: 50 s and 10 as planned
+        f"  ...  {item.path}  train: epoch 1/2 {words} (56 s left)",
         f"FAILED {item.path}  {words}  [1/1, 3 s]",
     ]
 
