@@ -198,7 +198,7 @@ def _remarks(kind: type[Spec]) -> dict[str, str]:
 
 
 def _body(kind: type) -> list[ast.stmt]:
-    # By where its module was loaded from: `inspect` does not find a defense's file.
+    # By where its module was loaded from.
     spec = sys.modules[kind.__module__].__spec__
     assert spec is not None
     assert spec.origin is not None
