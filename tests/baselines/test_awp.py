@@ -100,6 +100,22 @@ def test_the_weights_come_back_bit_for_bit_and_statistics_are_those_of_one_pass(
             assert length == 0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 0.0])
+def test_the_length_is_a_share_of_the_weight_s_however_small_the_gradient_is(scale: float):
+    weights = [nn.Parameter(torch.full((3, 2), 2.0)), nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))]
+    for weight in weights[:2]:
+        weight.grad = scale * torch.arange(1.0, 1 + weight.numel()).view_as(weight)
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        defense("awp", gamma=0.5).perturb(weights)  # type: ignore[attr-defined]
+
+    moved = weights[0].detach() - before[0]
+    way = torch.arange(1.0, 7).view(3, 2) / 91**0.5
+    torch.testing.assert_close(moved, 0.5 * 24**0.5 * way * bool(scale))
+    # Neither a bias nor a layer that the loss does not reach.
+    assert all(torch.equal(weight, old) for weight, old in zip(weights[1:], before[1:], strict=True))
+
+
 BASES = [
     "standard",
     "fast-at",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from advbench import find, train
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
+from advbench.passes import counting
 from advbench.seeds import Stream, generator
 from advbench.threat import Norm, Threat
-from advbench.wrapper import Wrapper
+from advbench.wrapper import Crafted, Wrapper
 
 FILES = sorted(find.shipped("baselines").glob("*.py"))
 every_baseline = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -24,6 +26,65 @@ VARYING = {"dynamic-at"}
 """Their examples stop when they are done, so what they cost depends on the model: `passes` is the most."""
 FEWER = {"entropy-sgd": {"inner_steps": 5}}
 """What does as well in a quarter of the time."""
+ASCENT: dict[str, Any] = {"steps": 10, "step_size": 0.25, "attack_bn": "eval"}
+ALONE: dict[str, Any] = {"base": {"name": "pgd-at", "steps": 10, "step_size": 0.25, "attack_bn": "train"}}
+USUAL: dict[str, dict[str, Any]] = {
+    "awp": ALONE | {"gamma": 0.01},
+    "consistency": ASCENT | {"weight": 1, "temperature": 0.5, "shift": 1 / 32, "views": "shift"},
+    "dat": {
+        **ASCENT,
+        "processes": 1,
+        "attack": "pgd",
+        "step_size": None,
+        "clean_weight": 1,
+        "gradients": "none",
+        "sync_bn": False,
+        "layerwise": "lamb",
+        "unlabelled": "none",
+        "unlabelled_ratio": 1,
+    },
+    "dynamic-at": ASCENT
+    | {"c_max": 0.5, "decay": 100 / 120, "start": "image", "fosc_ref": "image", "loss_weight": "none"},
+    "elle": {
+        "weight": 1000,
+        "adaptive": False,
+        "decay": 0.99,
+        "sensitivity": 2,
+        "step_size": 1,
+        "attack_bn": "train",
+    },
+    "entropy-sgd": ALONE | {"inner_steps": 20, "inner_lr": 0.1, "gamma": 1e-4, "noise": 1e-4, "alpha": 0.75},
+    "fast-at": {"step_size": 1.25, "start_in_box": False, "attack_bn": "train"},
+    "fast-bat": {"step_size": None, "ig_scale": None, "start_steps": 1, "attack_bn": "train"},
+    "fgsm-pgi": {"weight": 10, "momentum": 0.3, "reset": 40, "step_size": 1},
+    "free-at": {"replays": 8, "step_size": 1},
+    "gradalign": {"weight": 0.2, "step_size": 1, "attack_bn": "train"},
+    "guided-at": {
+        "weight": 10,
+        "factor": 4,
+        "factor_from": 0.86,
+        "guide": "alternate",
+        "noise": 0.5,
+        "step_size": 1,
+        "attack_bn": "eval",
+    },
+    "ibp": {"kappa_end": 0.5, "warmup": 2_000 / 60_000, "ramp": 10_000 / 60_000, "radius": 1.1},
+    "input-gradient-regularisation": {"weight": 1.1},
+    "mart": ASCENT | {"beta": 5},
+    "mean-teacher": ASCENT | {"weight": 1, "decay": 0.999, "ramp": 0.25},
+    "n-fgsm": {"noise": 2, "step_size": 1, "attack_bn": "train"},
+    "nu-at": {"weight": 4.5, "ramp": 0.9, "noise": 0.5, "step_size": 1, "attack_bn": "eval"},
+    "pgd-at": ASCENT | {"attack_bn": "train"},
+    "sam-at": ALONE | {"rho": 0.05},
+    "standard": {},
+    "trades": ASCENT | {"beta": 6},
+    "zero-grad": {"quantile": 0.35, "step_size": 2, "attack_bn": "train"},
+}
+"""What a table with nothing but a name asks for, as the papers have it: each field's own line says where."""
+CLEAN = {"standard", "input-gradient-regularisation"}
+"""Those that train on no perturbed image."""
+AGAIN = {"awp", "elle", "entropy-sgd", "fgsm-pgi", "mean-teacher", "sam-at"}
+"""Steps of their own that run out of memory before they have changed anything."""
 EPS: dict[Norm, str] = {"Linf": "1/20", "L2": "3/10", "L1": "3/2"}
 
 
@@ -52,6 +113,17 @@ def test_a_baseline_is_one_defense_that_names_itself_and_its_paper(path: Path):
     assert set(made().norms) <= set(EPS)
     # Its defaults are a whole defense, and all of them are plain values for the record.
     assert find.defended(made, made().plain(), path.parent) == made()
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_a_task_leaves_out_is_the_paper_s(name: str):
+    made = find.defense(find.shipped("baselines") / f"{name.replace('-', '_')}.py")
+
+    assert made().plain() == USUAL[name]
+    assert made().adversarial == (name not in CLEAN)
+    # A number that has to be something may be little of it.
+    little = {field: 1e-6 for field, of in made.model_fields.items() if "float" in str(of.annotation)}
+    assert find.build(made, little).plain() == USUAL[name] | little
 
 
 @every_baseline
@@ -90,16 +162,63 @@ def test_the_loss_of_a_baseline_touches_no_parameter_gradient(path: Path, blobs)
         pytest.skip(f"{made.name} has no loss but its base's")
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 7.0)
-    state = TrainState(
-        model, torch.optim.SGD(model.parameters(), lr=0.1), Threat(made.norms[0], 0.1), Stream(generator("cpu", 0))
-    )
     data = blobs(8)
 
-    loss = made.loss(state, data.pixels(slice(None)), data.labels)
+    loss = made.loss(state_of(made, model), data.pixels(slice(None)), data.labels)
 
     assert loss.requires_grad
     assert loss.shape == ()
     assert all((parameter.grad == 7.0).all() for parameter in model.parameters())
+
+
+def state_of(made: Defense, model: nn.Module) -> TrainState:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return TrainState(model.train(), optimizer, Threat(made.norms[0], 0.1), Stream(generator("cpu", 0)))
+
+
+@every_baseline
+def test_at_other_weights_the_same_examples_cost_what_it_says(path: Path, blobs):
+    made, model = find.defense(path)(), network()
+    if type(made).step is not Defense.step:
+        pytest.skip(f"{made.name} owns its step, so no wrapper asks it")
+    if made.name == "fast-bat":
+        pytest.skip("its gradient goes through its attack, which is made again")
+    data, crafted = blobs(8), Crafted(state_of(made, model))
+    x, y = data.pixels(slice(None)), data.labels
+    with crafted.first():
+        made.backward(crafted.state, x, y)
+
+    with crafted.again(), counting(model) as passes:
+        made.backward(crafted.state, x, y)
+
+    assert (passes.forward / 8, passes.backward / 8) == made.weight_passes()
+
+
+@every_baseline
+def test_a_step_that_can_be_taken_again_has_left_the_weights_as_they_were(path: Path, blobs):
+    made, model = find.defense(path)(**FEWER.get(find.defense(path).name, {})), network()
+    assert made.repeatable or made.name not in AGAIN
+    if not made.repeatable:
+        pytest.skip("the usual step, or one that is not taken again")
+    state, data, met = state_of(made, model), blobs(8), list[int]()
+    state.rows, state.examples = torch.arange(8), 8
+    x, y = data.pixels(slice(None)), data.labels
+    handle = model.register_forward_pre_hook(lambda *_: met.append(0))
+    made.step(state, x, y)
+    handle.remove()
+    before, last = [weight.detach().clone() for weight in model.parameters()], len(met)
+    met.clear()
+
+    def full(*_: object) -> None:
+        met.append(0)
+        if len(met) == last:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.step(state, x, y)
+
+    assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
 
 
 @every_baseline

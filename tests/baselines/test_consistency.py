@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from advbench import find
 from advbench.attacks.pgd import ascend
+from advbench.data.randaugment import randaugment
 from advbench.defense import TrainState
 from advbench.passes import counting
 from advbench.seeds import Stream, generator
@@ -117,11 +118,14 @@ def test_a_view_is_the_image_moved_by_so_much_and_each_image_moves_for_itself():
 
 def test_randaugment_comes_before_the_shift(batch: Any):
     x = batch[0].float()
-    plain, strong = (defense(views=views, shift=0.0).view(state_of(network()), x) for views in ("shift", "randaugment"))
+    plain, strong = (
+        defense(views=views, shift=0.25).view(state_of(network()), x) for views in ("shift", "randaugment")
+    )
 
-    torch.testing.assert_close(plain, x)
-    assert strong.shape == x.shape
-    assert (strong - x).abs().amax() > 0.1
+    draws, again = generator("cpu", 7), generator("cpu", 7)
+    assert torch.equal(plain, MODULE.shifted(x, draws, 0.25))
+    assert torch.equal(strong, MODULE.shifted(randaugment(x, again, 2, 9), again, 0.25))
+    assert (strong - plain).abs().amax() > 0.1
     assert strong.min() >= 0
     assert strong.max() <= 1
 

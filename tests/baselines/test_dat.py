@@ -224,6 +224,8 @@ def test_the_attack_leaves_batch_norm_alone():
     ("fields", "complaint"),
     [
         ({"processes": 0}, "processes: should be greater than or equal to 1"),
+        ({"processes": 4097}, "processes: should be less than or equal to 4096"),
+        ({"unlabelled_ratio": 16.1}, "unlabelled_ratio: should be less than or equal to 16"),
         ({"processes": 2.5}, "processes: should be a valid integer"),
         ({"gradients": "int4"}, "gradients: should be 'none', 'bf16' or 'int8'"),
         ({"clean_weight": -1}, "clean_weight: should be greater than or equal to 0"),

@@ -106,6 +106,18 @@ def test_the_gradient_is_autograd_s_through_the_projected_step(batch, step, star
     assert float(state.report["implicit"]) > 1e-3
 
 
+def test_a_weight_that_is_not_used_has_no_gradient_and_changes_none(batch):
+    model, more = network(), network()
+    more.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    made = defense(step_size=1.0)
+
+    found = gradients(made.loss(state_of(more), *batch), more)
+
+    assert next(more.named_parameters())[0] == "spare"
+    assert torch.equal(found[:2], torch.zeros(2, dtype=torch.float64))
+    assert torch.equal(found[2:], gradients(made.loss(state_of(model), *batch), model))
+
+
 class Attention(nn.Module):
     """One head over the rows of an image, whose fused kernels cannot be differentiated twice."""
 
@@ -169,7 +181,9 @@ def test_other_scales_weigh_the_implicit_gradient_alone(batch):
     assert close(of[0.1] - of[0.0], (of[None] - of[0.0]) * 0.1 / 5, 1e-9)
 
 
-@pytest.mark.parametrize(("eps", "step"), [(4 / 255, 5000 / 255), (8 / 255, 5000 / 255), (16 / 255, 2000 / 255)])
+@pytest.mark.parametrize(
+    ("eps", "step"), [(4 / 255, 5000 / 255), (8 / 255, 5000 / 255), (8.1 / 255, 2000 / 255), (16 / 255, 2000 / 255)]
+)
 def test_left_out_the_step_is_the_authors_and_the_scale_is_exact(batch, eps, step):
     model, found = network(), list[Tensor]()
     for fields in ({}, {"step_size": step, "ig_scale": step}):

@@ -102,6 +102,16 @@ def test_kappa_falls_while_the_radius_grows(batch, progress, share):
     assert state.report["radius"] == pytest.approx(2 * EPS * share)
 
 
+@pytest.mark.parametrize(("progress", "share"), [(0.19, 0.0), (0.2, 1.0), (0.3, 1.0)])
+def test_without_a_ramp_the_radius_is_there_when_the_warmup_is_over(batch, progress, share):
+    state = state_of(network(), progress)
+
+    defense(warmup=0.2, ramp=0.0, kappa_end=0.25, radius=2.0).loss(state, *batch)
+
+    assert state.report["kappa"] == 1 - 0.75 * share
+    assert state.report["radius"] == 2 * EPS * share
+
+
 def test_a_ramp_of_the_task_multiplies_its_own(batch):
     state = state_of(network(), 0.5)
     state.threat = state.threat.scaled(0.5)

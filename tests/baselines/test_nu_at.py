@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from one_step import EPS, close, defense, gradients, network, noise, same_loss, state_of
@@ -64,6 +66,16 @@ def test_logits_that_are_no_numbers_make_a_loss_that_is_none(batch):
         list(model.parameters())[-1].fill_(torch.nan)
 
     assert defense("nu-at").loss(state_of(model, progress=0.5, step=1), *batch).isnan()
+
+
+def test_one_entry_that_is_no_number_makes_the_norm_none():
+    module = sys.modules[type(defense("nu-at")).__module__]
+    matrix = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+
+    assert module.nuclear(matrix) == 7
+    for bad in (torch.nan, torch.inf):
+        matrix[0, 1] = bad
+        assert module.nuclear(matrix).isnan()
 
 
 @pytest.mark.parametrize("fields", [{"weight": -1}, {"ramp": 0}, {"noise": -1}, {"step_size": 0}])
