@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+from advbench.collectors.base import Measures
 from advbench.data.subsets import choose
 from advbench.find import read_data
 from advbench.seeds import derive, own_streams
@@ -30,3 +33,23 @@ def claims_of(study: Study, seeds: int = 2, data: Data | None = None) -> dict[st
         with own_streams(derive(seed, "study", study.name)):
             runs.append(declared(study, study.run(setting_of(type(study), seed, data))))
     return {claim.name: judged(claim, [run[i].found for run in runs]).verdict for i, claim in enumerate(study.claims)}
+
+
+def numbers(found: Measures) -> dict[str, Any]:
+    """The value of each measure, by its name."""
+    return {name: one.value for name, one in found.values.items()}
+
+
+def lines(found: Measures) -> dict[str, list[float]]:
+    """The curves."""
+    return {name: values.tolist() for name, values in found.arrays.items()}
+
+
+def few(kind: type[Study], **sizes: int) -> Setting:
+    """A setting of so many digits."""
+    return setting_of(kind, 0, Data.model_validate({"name": "digits", **sizes}))
+
+
+def about(values: Any) -> Any:
+    """Equal but for rounding in float32."""
+    return pytest.approx(values, rel=1e-6, abs=1e-12)
