@@ -49,7 +49,7 @@ def test_its_numbers_are_means_over_draws_and_differences_of_shapes():
     nets = [name for name in GAPS if "convnet" in name]
     assert numbers(found) == about(
         {
-            "least_learned": 0.3,  # batch-norm convnet in the second draw, 0.05 and a gap of 0.25
+            "least_learned": 0.25,  # batch-norm convnet in the first draw, 0.1 and a gap of 0.15
             "unmatched": 0.05,
             "order_repeats": spearmanr(*zip(*GAPS.values(), strict=True)).statistic,
             "sparsity_correlation": spearmanr([*gone.values()], [*gap.values()]).statistic,
@@ -85,9 +85,7 @@ def test_a_weight_is_small_below_a_tenth_of_its_layer():
     assert Architecture().sparsity(nn.Sequential(first, second)) == pytest.approx(2 / 6)
 
 
-@pytest.mark.parametrize("parameters", [1_000, 1_500, 10_000])
-def test_a_width_is_the_nearest_to_the_parameters_asked_for(parameters: int):
-    study, shape = Architecture(parameters=parameters), (1, 8, 8)
-    for name, made in study.shapes().items():
-        off = [abs(sum(w.numel() for w in made(width, shape, 10).parameters()) - parameters) for width in range(1, 150)]
-        assert study.width(name, shape, 10) == 1 + off.index(min(off)), name
+@pytest.mark.parametrize(("parameters", "width"), [(1_000, 13), (1_022, 13), (1_023, 14), (1_060, 14), (9_010, 120)])
+def test_a_width_is_the_nearest_to_the_parameters_asked_for(parameters: int, width: int):
+    """A perceptron of 64 pixels and 10 classes has 75 numbers a unit and 10 more: 985 of 13, 1,060 of 14."""
+    assert Architecture(parameters=parameters).width("wide perceptron", (1, 8, 8), 10) == width

@@ -91,8 +91,8 @@ def test_its_numbers_are_medians_and_correlations_over_examples():
         "closed_form_step": min(b / a for a, b in pairwise(errors)),
         "standard_cosine": 0.5,
         "adversarial_cosine": 0.125,
-        "clean_top_tenth": top_share(clean),
-        "attacked_top_tenth": top_share(louder[2]),
+        "clean_top_tenth": float(top_share(clean)),
+        "attacked_top_tenth": float(top_share(louder[2])),
     }
     told = numbers(found)
     assert told.pop("identity_error") == pytest.approx(
