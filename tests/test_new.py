@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,23 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from advbench import cli
+from advbench import cli, find
+from advbench.collect import collect
 from advbench.data.base import Examples
+from advbench.defense import TrainState
 from advbench.identity import code
 from advbench.new import new, told
 from advbench.plan import Item
 from advbench.record import load
 from advbench.resolve import resolve
 from advbench.run import attempt
-from advbench.spec import BadInput
+from advbench.seeds import BlockNoise, Stream, generator
+from advbench.spec import BadInput, validate
+from advbench.threat import Threat
 from advbench.verdicts import ladder
 
 KINDS = ("defense", "attack", "collector")
@@ -222,3 +229,53 @@ def test_a_full_disk_leaves_neither_files_nor_folders(tmp_path: Path, monkeypatc
     with pytest.raises(BadInput, match="cannot be written: No space left on device"):
         new("attack", "fine", tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
+
+
+def starter(kind: str) -> Any:
+    """The class of the starter's own file."""
+    made = runpy.run_path(str(find.PACKAGE / "starters" / f"my_{kind}.py"))
+    return made[f"My{kind.title()}"]
+
+
+class Tilted(nn.Module):
+    """Two classes, linear in the pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = x.flatten(1) @ torch.linspace(-1, 1, 4)
+        return torch.stack([-half, half], 1)
+
+
+@pytest.mark.parametrize("kind", ["attack", "defense"])
+def test_a_step_of_the_starters_is_a_quarter_of_eps_and_there_are_ten(kind: str):
+    made, x, y = starter(kind), torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    assert made().steps == 10
+    for fewer in (made, lambda **fields: validate(made, fields)):
+        with pytest.raises(ValidationError):
+            fewer(steps=0)
+    threat, met = Threat("Linf", 0.1), list[Tensor]()
+    model = Tilted()
+    model.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].detach().clone()))
+    if kind == "attack":
+        met.append(made(steps=1).run(model, x, y, threat, BlockNoise(x.device, 0, 3, torch.arange(3))))
+    else:
+        weight = nn.Parameter(torch.zeros(1))
+        state = TrainState(model, torch.optim.SGD([weight]), threat, Stream(generator("cpu", 0)))
+        made(steps=1).loss(state, x, y)
+
+    start, x_adv = met
+    # Against class 1 the margin falls along -w, against class 0 along w.
+    way = torch.linspace(-1, 1, 4).sign().view(1, 1, 2, 2) * torch.where(y == 1, -1.0, 1.0)[:, None, None, None]
+    assert 0 < float((start - x).abs().max()) <= 0.1
+    torch.testing.assert_close(x_adv, (start + 0.025 * way).clamp(x - 0.1, x + 0.1))
+
+
+def test_the_starter_s_collector_says_of_a_model_without_a_gradient_that_it_has_none():
+    class Rounded(Tilted):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.detach())
+
+    data = Examples(torch.rand(4, 1, 2, 2), torch.arange(4) % 2, torch.arange(4), peak=1)
+    found = collect(Rounded(), data, Threat("Linf", 0.1), [starter("collector")()])["my-collector"]
+
+    assert found.values == {}
+    assert any("has no input gradient" in note for note in found.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from markdown_it import MarkdownIt
 from scipy.stats import norm
 
 from advbench import interop
+from advbench.interop.card import SIGNATURE
 from advbench.record import Flag, load
 from advbench.spec import BadInput
 
@@ -132,3 +134,90 @@ def test_only_what_trained_against_the_threat_is_called_adversarial_training(tmp
 
     assert tags("pgd-at") == ["advbench", "adversarial-robustness", "adversarial-training"]
     assert tags("standard") == ["advbench", "adversarial-robustness"]
+
+
+def test_every_result_has_its_name_its_config_and_what_it_was_measured_with(tmp_path: Path, lay: Lay):
+    alone = {"alone": {"fgsm": 0.6}, "alone_n": {"fgsm": 10_000}}
+    interop.export("huggingface", lay(tmp_path, scores=alone), tmp_path / "out")
+
+    data = card(tmp_path / "out").data
+    clean, robust, fgsm = data.eval_results
+    assert (data.metrics, data.pipeline_tag) == (["accuracy"], "image-classification")
+    assert {(r.task_name, r.dataset_name) for r in data.eval_results} == {("Image classification", "cifar10")}
+    assert (clean.metric_name, clean.metric_config) == ("Clean accuracy", None)
+    assert robust.metric_name == "Robust accuracy (autoattack; Linf 8/255)"
+    assert (fgsm.metric_type, fgsm.metric_value) == ("accuracy-under-attack", 0.6)
+    assert (fgsm.metric_name, fgsm.metric_config) == ("Accuracy under fgsm alone (Linf 8/255)", "fgsm, Linf 8/255")
+    shared = {"examples": 10_000, "interval": "95 % Wilson", "threat": {"norm": "Linf", "eps": "8/255"}}
+    for result, protocol in ((robust, "autoattack"), (fgsm, "fgsm")):
+        assert result.metric_args == shared | {
+            "protocol": protocol,
+            "low": result.metric_args["low"],
+            "high": result.metric_args["high"],
+        }
+
+
+def test_its_text_word_by_word(tmp_path: Path, lay: Lay):
+    folder = lay(tmp_path, provenance={"git": None, "threads": 2, "sizes": {"b": 1, "a": 2}, "host": "vm", "note": ""})
+    interop.export("huggingface", folder, tmp_path / "out")
+
+    assert card(tmp_path / "out").text.strip().splitlines() == [
+        f"{SIGNATURE} from a record; a change by hand is lost with the next export. -->",
+        "",
+        "# cifar10-linf/pgd-at-s0",
+        "",
+        "Trained by pgd-at and judged by advbench on cifar10 under Linf 8/255.",
+        "",
+        "| accuracy | % | 95 % interval | examples |",
+        "|---|---|---|---|",
+        "| clean | 83.6 | 82.6 to 84.6 | 10,000 |",
+        "| robust, autoattack | 50.2 | 49.2 to 51.2 | 10,000 |",
+        "",
+        "Robust accuracy is the share of test examples that no attack of the ladder broke \\(autoattack\\).",
+        "",
+        "## What looks wrong",
+        "",
+        "No flag was raised.",
+        "",
+        "## To reproduce",
+        "",
+        "In the folder of its task file, cifar10-linf.toml:",
+        "",
+        "    advbench run cifar10-linf.toml --only cifar10-linf/pgd-at-s0",
+        "",
+        "## Where it comes from",
+        "",
+        "| what | value |",
+        "|---|---|",
+        "| record | pgd-at-0 |",
+        "| seed | 0 |",
+        f"| data sha256 | {'9a' * 32} |",
+        "| sizes.a | 2 |",
+        "| sizes.b | 1 |",
+        "| threads | 2 |",
+    ]
+
+
+def test_of_a_model_from_elsewhere_no_data_set_and_no_training_is_said(tmp_path: Path, lay: Lay):
+    folder = lay(tmp_path, robust=None, defense="external", job={"defense": None})
+    file = folder / "record.json"
+    record = json.loads(file.read_text("utf-8"))
+    del record["job"]["defense"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    interop.export("huggingface", folder, tmp_path / "out")
+
+    found = card(tmp_path / "out")
+    assert (found.data.datasets, found.data.tags) == (None, ["advbench", "adversarial-robustness"])
+    assert [result.metric_type for result in found.data.eval_results] == ["accuracy"]
+    assert "Trained elsewhere \\(preact-resnet18\\) and judged by advbench on cifar10" in found.text
+    assert "| robust" not in found.text
+
+
+def test_data_that_the_hub_does_not_have_keep_their_name(tmp_path: Path, lay: Lay):
+    for name, job in (("own", {"data": {"name": "digits"}}), ("unknown", {"data": {"name": None}})):
+        interop.export("huggingface", lay(tmp_path / name, job=job), tmp_path / name / "out")
+
+        data = card(tmp_path / name / "out").data
+        called = {"own": "digits"}.get(name, name)
+        assert data.datasets is None
+        assert {(r.dataset_type, r.dataset_name) for r in data.eval_results} == {(called, called)}

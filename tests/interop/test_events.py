@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from advbench import interop
-from advbench.interop.events import FILE
+from advbench.interop.events import FILE, content, hyper_parameters, points
 from advbench.record import load
 from advbench.spec import BadInput
 
@@ -96,3 +97,47 @@ def test_without_tensorboard_a_line_names_the_extra(tmp_path: Path, lay: Lay, mo
     with pytest.raises(BadInput, match=r"^tensorboard is not installed; pip install 'advbench\[tensorboard\]'$"):
         interop.export("tensorboard", lay(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_is_whole_and_begins_when_the_training_did(tmp_path: Path, lay: Lay):
+    interop.export("tensorboard", lay(tmp_path), tmp_path / "out")
+
+    ended = datetime(2026, 11, 21, 13, 56, 34, tzinfo=UTC).timestamp()
+    events = [*EventFileLoader(str(tmp_path / "out" / FILE)).Load()]
+    # A header, the hyper-parameters, two epochs of 10.5 and 9.5 seconds, and the test scores.
+    assert [event.wall_time for event in events] == [ended - 20, ended - 20, ended - 9.5, ended, ended]
+    assert events[0].file_version == "brain.Event:2"
+    assert session(read(tmp_path / "out")).start_time_secs == ended - 20
+
+
+def test_what_a_record_lacks_is_no_point(tmp_path: Path, lay: Lay):
+    provenance = {"date": "some day"}
+    record = load(lay(tmp_path, robust=None, best_epoch=None, provenance=provenance) / "record.json")
+    none = load(lay(tmp_path, "none", history=(), provenance={}) / "record.json")
+
+    shares = {"test/clean": 0.8357}
+    assert [(seconds, epoch) for seconds, epoch, _ in points(record)] == [(10.5, 1), (20, 2), (20, 2)]
+    assert [values for _, _, values in points(record)][2] == shares
+    assert [*points(none)] == [(0, 1, shares | {"test/robust": 0.5024})]
+    assert [*points(none.model_copy(update={"best_epoch": None}))] == [(0, 0, shares | {"test/robust": 0.5024})]
+    (tmp_path / FILE).write_bytes(content(record))
+    # It does not say when it ended, which then is the beginning of time.
+    assert [point.wall_time for point in read(tmp_path).Scalars("validation/pgd")] == [-9.5, 0]
+
+
+def test_hyper_parameters_are_what_one_cell_can_hold(tmp_path: Path, lay: Lay):
+    record = load(lay(tmp_path, job={"training": {"nesterov": True}}) / "record.json")
+
+    assert hyper_parameters(record) == {
+        "defense": "pgd-at",
+        "model.name": "preact-resnet18",
+        "threat.norm": "Linf",
+        "threat.eps": "8/255",
+        "training.epochs": 2,
+        "training.lr": 0.1,
+        "training.optimizer": "sgd",
+        "training.nesterov": True,
+        "defense.name": "pgd-at",
+        "defense.steps": 10,
+        "defense.attack_bn": "train",
+    }

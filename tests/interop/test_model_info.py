@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from advbench import bridge, interop
-from advbench.interop.model_info import UNRELIABLE
+from advbench.interop.model_info import UNRELIABLE, dumped
 from advbench.record import Flag
 from advbench.spec import BadInput
 
@@ -207,3 +207,39 @@ def test_every_flag_is_a_doubt_about_the_evaluation_or_known_not_to_be(repo: Pat
     others = {"catastrophic-overfitting", "robust-overfitting", "dead", "pgd-gap", "stopped"}
 
     assert flags == UNRELIABLE | others
+
+
+def test_the_board_of_cifar100_has_its_own_radius(tmp_path: Path, lay: Lay):
+    job = {"data": {"name": "cifar100"}}
+    interop.export("robustbench", lay(tmp_path, job=job), tmp_path / "out")
+
+    [(name, fields)] = entries(tmp_path / "out").items()
+    assert name.startswith("cifar100/Linf/")
+    assert (fields["dataset"], fields["eps"]) == ("cifar100", "8/255")
+
+
+def test_all_that_a_user_says_stands_in_its_field(tmp_path: Path, lay: Lay):
+    said = {"footnote": "Ours.", "additional_data": True, "reported": "51", "link": "l", "name": "n", "venue": "v"}
+    (tmp_path / "about.json").write_text(json.dumps(said | {"architecture": "a", "authors": "w"}), encoding="utf-8")
+    ladder = [{"name": "fgsm"}, {"name": "autoattack"}]
+    folder = lay(tmp_path, job={"evaluation": {"attacks": ladder}})
+    interop.export("robustbench", folder, tmp_path / "out", tmp_path / "about.json")
+
+    [fields] = entries(tmp_path / "out").values()
+    assert fields.items() >= {key: value for key, value in said.items() if key != "footnote"}.items()
+    assert (fields["architecture"], fields["authors"]) == ("a", "w")
+    assert fields["footnote"] == "Ours. Robust accuracy is the per-example worst case of fgsm and autoattack."
+
+
+def test_what_does_not_fit_is_counted_by_its_reason(tmp_path: Path, lay: Lay):
+    for seed in range(4):
+        lay(tmp_path, seed=seed, protocol="pgd-20" if seed < 3 else "autoattack-fast")
+
+    lines = refused(tmp_path, tmp_path / "out")
+    assert [line.split(" by ")[0] for line in lines] == ["3 of 4 records: judged", "1 of 4 records: judged"]
+
+
+def test_a_number_that_is_none_is_not_written():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dumped({"clean_acc": float("nan")})
+    assert dumped({"name": "Öfen", "eps": 0.5}) == '{\n  "name": "Öfen",\n  "eps": 0.5\n}\n'.encode()

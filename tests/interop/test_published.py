@@ -174,3 +174,23 @@ def test_an_output_below_a_file_is_a_line(tmp_path: Path):
         published.save(entries, tmp_path / "file.json" / "x")
     with pytest.raises(BadInput, match="cannot be written: Not a directory; choose another folder with -o"):
         interop.export("robustbench", tmp_path / "file.json", tmp_path / "file.json" / "x")
+
+
+def test_a_board_is_sorted_by_accuracy_then_by_name_and_those_without_one_are_last():
+    def entry(name: str, **fields: Any) -> published.Published:
+        return published.Published(dataset="cifar10", threat="Linf", id=name, fields=fields)
+
+    found = [entry("b"), entry("a", autoattack_acc=""), entry("z", autoattack_acc="0.0"), entry("y", external="0.5")]
+    found += [entry("x", autoattack_acc="99", external="0.25"), entry("w", corruptions_acc="0.5")]
+
+    lines = published.lines(found, "cifar10/Linf", None, {})
+
+    assert [(line.id, line.robust) for line in lines] == [
+        *(("w", 0.5), ("y", 0.5), ("x", 0.25), ("z", 0.0), ("a", None), ("b", None))
+    ]
+    assert not any(line.here for line in lines)
+    assert {line.clean for line in lines} == {None}
+
+
+def test_writing_says_how_many(tmp_path: Path):
+    assert published.write(published.read(THEIRS)[0], tmp_path) == [f"{tmp_path}: 16 entries of RobustBench"]

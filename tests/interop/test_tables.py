@@ -13,7 +13,8 @@ import pytest
 
 from advbench import interop
 from advbench.interop import tables
-from advbench.record import Flag, Measure, load_all
+from advbench.record import Accuracy, Flag, Measure, load_all
+from advbench.spec import BadInput
 
 Lay = Callable[..., Path]
 
@@ -111,3 +112,80 @@ def test_memory_does_not_grow_with_the_examples(tmp_path: Path, lay: Lay):
         return pool.max_memory()
 
     assert peak(40) < 2 * peak(5)
+
+
+def test_a_row_is_whole_and_typed(tmp_path: Path, lay: Lay):
+    rejected = Accuracy(accuracy=0.125, low=0.1, high=0.15, n=10_000)
+    scores = {"alone": {"fgsm": 0.6}, "alone_n": {"fgsm": 64}, "rejected": rejected, "distance": 0.5}
+    interop.export("parquet", lay(tmp_path, scores=scores, job={"threat": {"eps": None}}), tmp_path / "a" / "b")
+
+    found = pq.read_table(tmp_path / "a" / "b" / "records.parquet")
+    [row] = found.to_pylist()
+    names = {"record": "cifar10-linf/pgd-at-s0", "task": "cifar10-linf", "label": "pgd-at", "defense": "pgd-at"}
+    assert row == {
+        **names,
+        "seed": 0,
+        "status": "ok",
+        "id": "pgd-at-0",
+        "data": "cifar10",
+        "model": "preact-resnet18",
+        "norm": "Linf",
+        "eps": None,
+        "protocol": "autoattack",
+        "rejected": 0.125,
+        "distance": 0.5,
+        "best_epoch": 1,
+        "clean": 0.8357,
+        "clean_low": 0.8357 - 0.01,
+        "clean_high": 0.8357 + 0.01,
+        "clean_n": 10_000,
+        "robust": 0.5024,
+        "robust_low": 0.5024 - 0.01,
+        "robust_high": 0.5024 + 0.01,
+        "robust_n": 10_000,
+        "train_seconds": 20,
+        "eval_seconds": 0,
+        "collect_seconds": 0,
+        "train_forward": 1000,
+        "train_backward": 1000,
+        "forward": 7,
+        "backward": 5,
+        "peak_memory_bytes": 0,
+        "joules": None,
+        "flags": [],
+        "error": None,
+        "after.apgd-ce": 0.5024,
+        "after.autoattack": 0.5024,
+        "alone.fgsm": 0.6,
+        "alone_n.fgsm": 64,
+    }
+    types = {field.name: field.type for field in found.schema}
+    real = {"train_seconds", "eval_seconds", "collect_seconds", "joules", "rejected", "distance", "alone.fgsm"}
+    whole = {"seed", "clean_n", "best_epoch", "train_forward", "forward", "peak_memory_bytes", "alone_n.fgsm"}
+    assert {types[name] for name in real} == {pa.float64()}
+    assert {types[name] for name in whole} == {pa.int64()}
+
+
+def test_the_lines_count_and_a_second_export_takes_the_place_of_the_first(tmp_path: Path, lay: Lay):
+    lay(tmp_path, seed=0)
+    lay(tmp_path, seed=1)
+    for _ in range(2):
+        lines = interop.export("parquet", tmp_path, tmp_path / "out")
+
+    assert lines == [
+        f"{tmp_path / 'out' / 'records.parquet'}: 2 records",
+        f"{tmp_path / 'out' / 'examples.parquet'}: 8 examples",
+    ]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["examples.parquet", "records.parquet"]
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path: Path, lay: Lay, monkeypatch: pytest.MonkeyPatch):
+    folder = lay(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables, "_records", full)
+    with pytest.raises((OSError, BadInput)):
+        interop.export("parquet", folder, tmp_path / "out")
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
