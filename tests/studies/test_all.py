@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from advbench.spec import BadInput
+from advbench.studies.attack_smoothness import AttackSmoothness
 from advbench.studies.dat_scaling import DatScaling
 from advbench.studies.fast_at_is_linearised_bilevel import FastAtIsLinearisedBilevel
 from advbench.studies.fosc_convergence import FoscConvergence
 from advbench.studies.gan_gda import GanGda
+from advbench.studies.gray_box import GrayBox
+from advbench.studies.logistic_sharpness import LogisticSharpness
 from advbench.studies.narrow_net import NarrowNet
 
 from small_studies import about, few, lines, numbers  # isort: skip
@@ -215,3 +221,51 @@ def test_fast_at_is_linearised_bilevel() -> None:
     assert found.notes == ("Fast-BAT 8 epochs, fast AT 14: equal passes",)
     assert lines(found)["fast-at, FGSM"] == about([0.8, 0.9])
     assert lines(found)["fast-bat, PGD-20"] == about([0.65, 0.45])
+
+
+def data(train: int = 100, test: int = 100, classes: int = 10, side: int = 8) -> Any:
+    """A data set of such a size."""
+
+    def split(count: int) -> Any:
+        return SimpleNamespace(labels=torch.zeros(count), images=torch.zeros(1, 1, side, side))
+
+    return SimpleNamespace(train=split(train), test=split(test), classes=classes)
+
+
+FITS: dict[str, tuple[Any, dict[str, int], dict[str, int], str]] = {
+    "attack-smoothness": (AttackSmoothness(), {"classes": 2}, {"classes": 1}, "two classes at least"),
+    "dat-scaling": (DatScaling(workers=(1, 4), batch=10), {"train": 40}, {"train": 39}, "4 workers of 10 examples"),
+    "gan-gda, side": (GanGda(side=6), {"side": 6}, {"side": 5}, "side: 6 is more than these images' 5 by 5"),
+    "gray-box": (GrayBox(queries=(5, 20)), {"test": 20}, {"test": 19}, "at most the 19 test images, not 20"),
+    "logistic-sharpness, few": (LogisticSharpness(), {"classes": 2}, {"classes": 1}, "should name two classes"),
+    "logistic-sharpness, many": (LogisticSharpness(), {"classes": 2}, {"classes": 3}, "should name two classes"),
+    "narrow-net": (NarrowNet(samples=50), {"train": 50}, {"train": 49}, "samples: 50 is more than the 49 training"),
+}
+
+
+@pytest.mark.parametrize("case", FITS)
+def test_data_that_just_suffice_are_taken_and_no_others(case: str) -> None:
+    study, enough, short, said = FITS[case]
+
+    study.fit(data(**enough))
+    with pytest.raises(BadInput, match=said):
+        study.fit(data(**short))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"narrow": 15, "widths": (15, 16, 17), "wide": 16}, None),
+        ({"narrow": 16, "widths": (2, 16, 17), "wide": 16}, "narrow: should be from widths"),
+        ({"narrow": 8, "widths": (9, 16, 17), "wide": 16}, "narrow: should be from widths"),
+        ({"narrow": 8, "widths": (2, 15, 17), "wide": 16}, "wide: at least two of the widths"),
+    ],
+)
+def test_the_widths_of_gan_gda_are_narrow_and_wide_ones(fields: dict[str, Any], said: str | None) -> None:
+    study = GanGda(side=4, **fields)
+
+    if said is None:
+        study.fit(data())
+    else:
+        with pytest.raises(BadInput, match=said):
+            study.fit(data())
