@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -143,3 +144,39 @@ def test_without_a_good_one_the_work_is_done_again(twice):
 
 def test_nothing_to_mend_is_nothing_to_say(tmp_path: Path):
     assert mended(tmp_path / "a.json") == (None, [])
+
+
+@pytest.mark.parametrize("end", [bytes(22), b"PK\5\6" + bytes(16) + b"\1\0"], ids=["no archive", "a comment"])
+def test_bytes_that_do_not_end_as_a_bare_archive_have_no_room_and_are_not_sound(end):
+    with pytest.raises(ValueError, match="no room"):
+        seal("a.pt", bytes(80) + end)
+    assert sound("a.pt", bytes(80) + end) is False
+
+
+def test_the_seal_of_an_object_is_that_of_its_shortest_form_with_sorted_keys():
+    digest = hashlib.sha256(b'{"a":[1,2],"b":1}').hexdigest()
+
+    content = seal("a.json", b'{"b": 1, "a": [1, 2]}')
+
+    assert content.decode() == f'{{\n "b": 1,\n "a": [\n  1,\n  2\n ],\n "sha256": "{digest}"\n}}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        seal("a.json", b'{"a": NaN}')
+
+
+def test_tensors_may_be_described_in_another_order_and_begin_at_a_multiple_of_eight():
+    content = seal("a.safetensors", CONTENT["a.safetensors"])
+    size = int.from_bytes(content[:8], "little")
+    head, body = json.loads(content[8 : 8 + size]), content[8 + size :]
+    shortest = json.dumps(head, separators=(",", ":")).encode()
+
+    assert size % 8 == 0
+    assert size - len(shortest) < 8
+    assert content[8 : 8 + size] == shortest.ljust(size)
+    other = json.dumps(dict(reversed(head.items()))).encode()
+    assert sound("a.safetensors", len(other).to_bytes(8, "little") + other + body) is True
+
+
+def test_a_file_of_no_tensors_is_whole_and_can_be_sealed():
+    nothing = save({})
+
+    assert (sound("a.safetensors", nothing), sound("a.safetensors", seal("a.safetensors", nothing))) == (None, True)

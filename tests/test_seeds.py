@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
-from advbench.seeds import BlockNoise, Stream, derive, generator
+from advbench.seeds import BlockNoise, Stream, derive, generator, own_streams
 
 
 def test_derive_never_changes():
@@ -94,3 +97,47 @@ def test_those_that_leave_take_nobody_else_s_numbers():
     assert torch.equal(rest.uniform(x[kept]), whole.uniform(x)[kept])
     # Once more from those that are left: the stream is one.
     assert torch.equal(rest.some(torch.tensor([2])).normal(x[:1]), whole.normal(x)[[6]])
+
+
+def states() -> list[object]:
+    return [random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()]
+
+
+def test_code_that_is_not_ours_draws_from_the_seed_and_the_streams_go_back():
+    seed = 2**40 + 5
+    before = states()
+    with own_streams(seed):
+        drawn = random.random(), np.random.rand(), torch.rand(()).item()
+
+    assert states() == before
+    # numpy takes 32 bits.
+    expected = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
+    assert drawn == (random.Random(seed).random(), np.random.RandomState(5 + 2**40 % 2**32).rand(), expected)
+    with pytest.raises(ZeroDivisionError), own_streams(seed):
+        drawn = random.random(), np.random.rand(), torch.rand(()).item()
+        raise ZeroDivisionError
+    assert states() == before
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_processes_that_share_a_batch_draw_together_what_one_draws_alone(kind):
+    x, parts = torch.zeros(10, 3), (slice(0, 4), slice(4, 10))
+    source = torch.Generator().manual_seed(derive(0, "a"))
+    alone = Stream(generator("cpu", 0, "a"))
+    streams = [Stream(generator("cpu", 0, "a")) for _ in parts]
+    for rank, (stream, rows) in enumerate(zip(streams, parts, strict=True)):
+        stream.share(rank, 2, rows, len(x))
+
+    for _ in range(2):
+        whole = getattr(alone, kind)(x)
+        bare = torch.empty_like(x)
+        own = bare.uniform_(-1, 1, generator=source) if kind == "uniform" else bare.normal_(generator=source)
+        assert torch.equal(whole, own)
+        for stream, rows in zip(streams, parts, strict=True):
+            assert torch.equal(getattr(stream, kind)(x[rows]), whole[rows])
+    # Pieces of the parts meet numbers of nobody else, and what comes after them is one stream again.
+    one, other = (getattr(stream, kind)(x[:2]) for stream in streams)
+    assert not torch.equal(one, other)
+    after = [getattr(stream, kind)(x[rows]) for stream, rows in zip(streams, parts, strict=True)]
+    torch.randint(2**62, (1,), generator=alone.generator)
+    assert torch.equal(torch.cat(after), getattr(alone, kind)(x))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from advbench.spec import BadInput, Number, Part, Spec, complaints, did_you_mean, validate
+from advbench.spec import BadInput, Number, Part, Spec, complaints, did_you_mean, read, read_json, validate
 
 
 class Inner(Spec):
@@ -39,6 +39,7 @@ def complain(values: dict[str, Any], kind: type[BaseModel] = Outer) -> list[str]
         ("0.3", Fraction(3, 10), "3/10"),
         (1e-3, Fraction(1, 1000), "1/1000"),
         (2, Fraction(2), "2"),
+        (Fraction(1, 3), Fraction(1, 3), "1/3"),
     ],
 )
 def test_numbers_are_kept_as_they_were_written(written, exact, kept):
@@ -85,6 +86,32 @@ def test_a_missing_field_is_named():
     assert complain({}) == ["x.eps is missing"]
 
 
+def test_at_the_top_a_path_has_no_dot_before_it():
+    def lines(values: Any) -> list[str]:
+        with pytest.raises(ValidationError) as error:
+            validate(Outer, values)
+        return complaints(error.value, Outer)
+
+    assert lines({}) == ["eps is missing"]
+    assert lines({"eps": 1, "epz": 1}) == ["no field 'epz'; did you mean 'eps'?"]
+    assert lines({"eps": 1, "inner": {"steps": 0}}) == ["inner.steps: should be greater than or equal to 1, not 0"]
+    assert lines([1]) == ["should be an object, not [1]"]
+
+
+def test_a_table_of_one_of_several_kinds_is_told_by_its_word():
+    class Cat(Spec):
+        kind: Literal["cat"]
+
+    class Dog(Spec):
+        kind: Literal["dog"]
+
+    class Owner(Spec):
+        pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+    assert complain({"pet": {"kind": "dgo"}}, Owner) == ["x.pet: no 'dgo'; did you mean 'dog'?"]
+    assert complain({"pet": {"kind": "hen"}}, Owner) == ["x.pet: no 'hen'; known: cat, dog"]
+
+
 def test_a_list_with_a_bad_item_is_not_also_called_too_short():
     assert complain({"eps": 1, "many": [1, "b"]}) == ['x.many[1]: should be a valid integer, not "b"']
 
@@ -122,6 +149,12 @@ def test_did_you_mean_is_silent_where_nothing_is_known():
     assert did_you_mean("a", ()) == ""
 
 
+def test_a_word_is_near_where_half_of_the_letters_match():
+    # 2 * 2 of 8 letters, and 2 * 2 of 9.
+    assert did_you_mean("abxy", ["abcd"]) == "; did you mean 'abcd'?"
+    assert did_you_mean("abxyz", ["abcd"]) == "; known: abcd"
+
+
 def test_bad_input_keeps_its_lines():
     error = BadInput("one", "two")
 
@@ -133,3 +166,65 @@ def test_the_schema_for_editors_allows_numbers_and_fractions():
     kinds = Outer.model_json_schema()["properties"]["eps"]["anyOf"]
 
     assert [kind["type"] for kind in kinds] == ["number", "string"]
+
+
+class Free(Spec):
+    value: Any = Field(default=None, alias="said")
+
+
+def test_an_alias_is_what_is_written_and_a_nan_in_a_free_field_stays_one():
+    assert validate(Free, {"said": 3}).plain() == {"said": 3}
+    assert Free(said=float("nan")).model_dump_json() == '{"value":NaN}'
+
+
+@pytest.mark.parametrize(
+    ("number", "taken"),
+    [
+        (b"9223372036854775807", True),  # 2**63 - 1
+        (b"-9223372036854775807", True),
+        (b"9223372036854775808", False),
+        (b"-9223372036854775808", False),
+        (b"1" * 30, False),
+        (b"9.9e99", True),
+        (b"-9.9e99", True),
+        (b"1e100", False),
+        (b"-1e100", False),
+        (b"1e400", False),
+        (b"NaN", False),
+        (b"-Infinity", False),
+    ],
+)
+def test_a_stranger_s_number_is_one_that_every_reader_can_hold(number: bytes, taken: bool):
+    content = b'{"said": [' + number + b"]}"
+    if taken:
+        assert read_json(content) == {"said": [json.loads(number)]}
+    else:
+        with pytest.raises(ValueError, match="is not a number that a record can hold"):
+            read_json(content)
+        assert read(Free, content) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "fast"),
+    [
+        (b"999999999999999999", True),
+        (b"1000000000000000000", False),  # 19 digits: to be looked at closely
+        (b"[1,-1000000000000000000]", False),
+        (b"0.1234567890123456789012345", True),
+        (b"1e99", True),
+        (b"1e-300", True),
+        (b"1e+100", False),
+        (b"[1E100, 2]", False),
+        (b'"words"', True),
+    ],
+)
+def test_the_quick_way_of_reading_says_the_same_or_nothing(value: bytes, fast: bool):
+    content = b'{"said": ' + value + b"}"
+
+    assert read(Free, content) == (validate(Free, json.loads(content)) if fast else None)
+    assert read(Inner, content) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"steps": 0}', b'{"steps": "1"}'])
+def test_what_is_not_of_the_kind_is_left_to_the_slow_way(content: bytes):
+    assert read(Inner, content) is None

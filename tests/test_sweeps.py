@@ -11,7 +11,7 @@ import pytest
 
 from advbench.resolve import resolve
 from advbench.spec import BadInput
-from advbench.sweeps import expand
+from advbench.sweeps import expand, first
 from advbench.task import check
 
 LINEAR = '[model]\nname = "linear"'
@@ -159,3 +159,18 @@ def test_the_example_of_the_readme_makes_the_names_it_says(repo: Path):
 
     assert errors == []
     assert [variant.name for variant in variants] == re.findall(r"`(digits@[^`]*)`", block[2])
+
+
+def test_a_name_may_have_120_characters_and_a_number_stand_for_10000_seeds():
+    names = [f'model = ["{"a" * length}"]' for length in (118, 119)]  # and two before them: t@
+
+    assert [len(expand("t", tomllib.loads(text))[1]) for text in names] == [0, 1]
+    assert first(10_000) == tuple(range(10_000))
+    with pytest.raises(ValueError, match="between 1 and 10,000, not 10001"):
+        first(10_001)
+
+
+def test_a_title_that_is_no_text_is_left_for_the_check_to_refuse():
+    [variant], _ = expand("t", {"title": 3, "model": ["mlp"]})
+
+    assert variant.raw == {"title": 3, "model": {"name": "mlp"}}

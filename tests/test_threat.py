@@ -202,3 +202,15 @@ def test_the_step_of_the_other_norms_is_along_the_steepest_direction(norm):
     threat = Threat(norm, 0.3)
 
     assert torch.equal(threat.step(x, grad, 0.07), x + 0.07 * threat.steepest_ascent(grad))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_rounding_that_is_allowed_is_a_millionth_and_a_hundred_thousandth_of_the_radius(norm):
+    threat = Threat(norm, 0.1)
+    slack = 1e-6 + 1e-5 * 0.1
+    assert threat.tolerance == slack
+    for x, x_adv in ((0.0, 0.1 + slack), (0.0, -slack), (1.0, 1 + slack)):
+        centre = torch.tensor([[x]], dtype=torch.float64)
+        # In L1 a pixel that has moved may be off by 2^-25 more, which is 3e-8.
+        points = torch.tensor([x_adv, x_adv + (1e-7 if x_adv > x else -1e-7)], dtype=torch.float64)
+        assert [bool(threat.contains(point.view(1, 1), centre)) for point in points] == [True, False]

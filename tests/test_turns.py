@@ -26,7 +26,7 @@ with Turns(Path(sys.argv[1])).of(3) as mine:
 @pytest.fixture
 def holder(tmp_path: Path, command_env: dict[str, str]):
     """Another process that has piece 3."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "turns")]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "a" / "b" / "turns")]
     with subprocess.Popen(command, env=command_env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
@@ -40,8 +40,10 @@ def got(turns: Turns, number: int, *, wait: bool = False) -> bool:
 
 
 def test_a_piece_is_one_s_at_a_time_and_free_when_its_holder_is_killed(tmp_path: Path, holder):
-    turns = Turns(tmp_path / "turns")
+    turns = Turns(tmp_path / "a" / "b" / "turns")
     assert [got(turns, number) for number in (2, 3, 4)] == [True, False, True]
+    with turns.of(3) as mine:
+        assert not mine, "it does not wait unless it is asked to"
 
     holder.kill()
     assert got(turns, 3, wait=True)  # which waits for the kernel, too
