@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from advbench.experiment import Experiment
+from advbench.files import Unwritable
 from advbench.plan import Item, finished, record_folder
 from advbench.record import Record, load
 from advbench.resolve import resolve
@@ -160,3 +163,46 @@ def test_an_interrupt_is_no_failure(tmp_path: Path, mine):
     with pytest.raises(KeyboardInterrupt):
         tried(mine("raise KeyboardInterrupt"), tmp_path)
     assert not (tmp_path / "r" / "records").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path, mine):
+    with pytest.raises(Unwritable, match="runs/t/mine-s0: cannot be written: No space left on device"):
+        tried(mine("raise OSError(28, 'No space left on device')"), tmp_path)
+    assert not (tmp_path / "r" / "records").exists()
+    # Any other such error is.
+    assert tried(mine("raise OSError(13, 'Permission denied')"), tmp_path).status == "failed"
+
+
+def test_who_lacks_only_what_is_to_be_collected_keeps_its_record_when_that_fails(tmp_path: Path, mine, tiny):
+    item = mine("pass")
+    assert item.job is not None
+    whole = tried(item, tmp_path)
+    asked = planned(tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"'), more="[collect]\nmargins = {}\n"))
+    assert asked.job is not None
+
+    told = failed(asked.job, tmp_path / "r", "Diverged: one\nand another\n")
+
+    assert (told.status, told.error, told.id) == ("failed", "Diverged: one\nand another\n", asked.job.id)
+    assert [(flag.name, flag.message) for flag in told.flags] == [("dead", "and another")]
+    file = record_folder(tmp_path / "r", item.path) / "record.json"
+    assert load(file) == whole
+    # Of another evaluation, or where a file beside it is gone, it is not kept.
+    (file.parent / "examples.parquet").unlink()
+    assert failed(asked.job, tmp_path / "r", "later").error == load(file).error == "later"
+
+
+def test_a_study_is_conducted_and_its_failure_written_down(tmp_path: Path, monkeypatch):
+    study: Any = {"name": "coins", "file": None, "sha256": "0"}
+    job = Experiment(task="t", title="T", label="coins", seed=0, study=study, threads=1)
+    item = Item(task="t", label="coins", seed=0, base=tmp_path, job=job)
+    monkeypatch.setattr("advbench.run.conduct", lambda *asked: asked)
+    how = (tmp_path / "r", tmp_path, CPU, quiet)
+    assert attempt(item, *how) == (item, *how)
+
+    def fails(*_: object) -> Record:
+        raise ValueError("heads")
+
+    monkeypatch.setattr("advbench.run.conduct", fails)
+    record = attempt(item, *how)
+    assert (record.status, record.id, record.defense) == ("failed", job.id, "coins")
+    assert load(record_folder(tmp_path / "r", "t/coins-s0") / "record.json") == record

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from advbench import find
 from advbench.schema import schema
+from advbench.sweeps import MOST
 from advbench.task import Task, shipped
 
 STARTER = tomllib.loads((shipped("tasks") / "digits-linf.toml").read_text(encoding="utf-8"))
@@ -58,6 +59,9 @@ def changed(table: str, **values: Any) -> dict[str, Any]:
         changed("threat", eps=["1/10", 0.2]),
         changed("threat", eps="8/255"),
         changed("training", seeds=5),
+        changed("training", seeds=MOST),
+        {"version": 1, "title": "S", "study": {"file": "mine.py", "seeds": 3, "throws": 7}},
+        {"version": 1, "title": "S", "study": {"name": "gan-gda", "seeds": [3, 1]}},
         changed("training", augment="crop-flip"),
         changed("training", augment=["cutout", {"name": "crop-flip", "pad": 2}]),
         changed("resources", threads=2),
@@ -105,6 +109,18 @@ def test_what_a_task_may_say_is_valid(right, tables):
         changed("training", epochs="30"),
         changed("training", epoch=30),
         changed("training", seeds=0),
+        changed("training", seeds=MOST + 1),
+        *(
+            {key: value for key, value in STARTER.items() if key != lacking}
+            for lacking in ("threat", "defense", "version")
+        ),
+        {"version": 1, "study": {"name": "gan-gda"}},
+        {"version": 1, "title": "S", "study": {"name": "gan-gad"}},
+        {"version": 1, "title": "S", "study": {"name": "gan-gda", "file": "mine.py"}},
+        {"version": 1, "title": "S", "study": {"name": "gan-gda", "seeds": 0}},
+        {"version": 1, "title": "S", "study": {"file": "mine.py", "seeds": MOST + 1}},
+        {"version": 1, "title": "S", "study": {"seeds": 3}},
+        changed("collect", fosc={"name": "fosc"}),
         changed("training", momentum=1),
         changed("training", augment=["cropflip"]),
         changed("evaluation", attacks=["fsgm"]),
@@ -139,6 +155,7 @@ def test_what_a_task_may_say_is_valid(right, tables):
         {**STARTER, "defense": [{"name": "awp", "base": {"name": "trades", "betta": 5}}]},
         {**STARTER, "defense": [{"name": "awp", "base": {"name": "trades", "label": "x"}}]},
         {**STARTER, "defense": [{"name": "awp", "base": {"name": "awp"}}]},
+        {**STARTER, "defense": [{"name": "awp", "base": {"file": "mine.py", "label": "x"}}]},
         {**STARTER, "defense": [{"name": "awp", "base": {"name": "trades", "file": "mine.py"}}]},
         {**STARTER, "defense": [{"name": "trades", "base": {"name": "pgd-at"}}]},
     ],
@@ -181,6 +198,37 @@ def test_nothing_points_nowhere(made):
     named = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
 
     assert named <= made["$defs"].keys()
+    assert made["$defs"].keys() - named == set(), "nor is anything there that nothing points to"
+
+
+def test_titles_and_words_of_the_library_are_left_out(made):
+    assert '"discriminator"' not in json.dumps(made)
+    assert made["title"] == "A task file of advbench"
+
+    def titles(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(titles, node))
+        return ("title" in node) + sum(map(titles, node.values())) if isinstance(node, dict) else 0
+
+    assert titles(made) == 2, "that of the whole, and a task's own field"
+
+
+def test_what_stands_outside_a_choice_is_said_once(made):
+    training = made["$defs"]["Training"]["properties"]
+
+    assert training["seeds"] == {
+        "default": [0, 1, 2],
+        "description": "One job each; a number means that many: 0, 1, 2, ...",
+        "anyOf": [
+            {"items": {"type": "integer"}, "minItems": 1, "type": "array"},
+            {"type": "integer", "minimum": 1, "maximum": MOST},
+        ],
+    }
+    assert "seeds" not in made["$defs"]["changes"]["properties"]
+    study = made["$defs"]["study"]["anyOf"][-1]["properties"]
+    assert study["name"] is False
+    assert study["seeds"]["description"]
+    assert made["$defs"]["defense"]["anyOf"][-1]["properties"]["label"]["description"]
 
 
 def test_the_command_prints_the_schema_and_nothing_else(tmp_path: Path, command, made):

@@ -113,9 +113,19 @@ def test_code_that_is_not_ours_draws_from_the_seed_and_the_streams_go_back():
     # numpy takes 32 bits.
     expected = torch.rand((), generator=torch.Generator().manual_seed(seed)).item()
     assert drawn == (random.Random(seed).random(), np.random.RandomState(5 + 2**40 % 2**32).rand(), expected)
-    with pytest.raises(ZeroDivisionError), own_streams(seed):
-        drawn = random.random(), np.random.rand(), torch.rand(()).item()
-        raise ZeroDivisionError
+
+
+def test_the_streams_go_back_too_where_that_code_fails():
+    def fails() -> None:
+        with own_streams(1):
+            random.random()
+            np.random.rand()
+            torch.rand(())
+            raise ZeroDivisionError
+
+    before = states()
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert states() == before
 
 

@@ -21,7 +21,8 @@ from advbench.models.base import Model
 from advbench.models.library import Published
 from advbench.models.torchvision import Torchvision
 from advbench.spec import BadInput
-from advbench.start import files, probe, settle, start
+from advbench.start import files, fill, probe, settle, start
+from advbench.trial import Unfit, answer
 
 IMAGE = (1, 4, 4)
 FILE = {"pretrained": "w.safetensors", "extra_data": "none"}
@@ -254,3 +255,31 @@ def test_the_layer_at_which_images_get_stuck_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"at 1\.features\.\d+ \(MaxPool2d\): .*Output size is too small; take another"):
         probe(named("torchvision:vgg11", mean=[0.5], std=[0.25]), (1, 28, 28), 10, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_whole_file_has_the_head_and_the_constants_too() -> None:
+    table: dict[str, Any] = {"mean": [0.5], "std": [0.25], "depth": 10, "widen": 1}
+    network = named("wrn-28-10", **table).build(IMAGE, 4)
+
+    assert fill(network, weights("wrn-28-10", **table | {"mean": [0.4]}), 4, whole=True) == "kept"
+    assert network.state_dict()["0.mean"].flatten().tolist() == pytest.approx([0.4])
+    with pytest.raises(BadInput, match=r"is \(9, 64\), here \(4, 64\)"):
+        fill(network, weights("wrn-28-10", classes=9, **table), 4, whole=True)
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError
+
+
+def test_where_images_get_stuck_is_the_last_layer_that_was_reached_and_looking_leaves_no_trace() -> None:
+    x = torch.rand(2, 4)
+    good = nn.Sequential(nn.Sequential(nn.Linear(4, 3)))
+    stuck = nn.Sequential(nn.Sequential(nn.Linear(4, 3), Fails()), nn.Linear(3, 3))
+
+    assert torch.equal(answer(good, x, 3), good(x))
+    with pytest.raises(Unfit, match=r"^at 0\.1 \(Fails\): ValueError$"):
+        answer(stuck, x, 3)
+    with pytest.raises(Unfit, match=r"^at the start: ValueError$"):
+        answer(Fails(), x, 3)
+    assert not any(module._forward_pre_hooks for network in (good, stuck) for module in network.modules())

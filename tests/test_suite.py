@@ -35,7 +35,7 @@ class Odd(Defense):
 """
 ODD = {
     "nan": "loss = loss * float('nan')",
-    "raises": "raise RuntimeError('no [bold]loss[/bold] today')",
+    "raises": "raise RuntimeError('no [bold]loss[/bold] :bug: today')",
     "killed": "os.kill(os.getpid(), 9)",
     "leaves": "raise SystemExit(3)",
     "slow": "time.sleep(0.05)",
@@ -195,7 +195,7 @@ def test_a_failing_defense_fails_alone_and_says_why(mixed):
     assert {label for label, record in records.items() if record.status == "ok"} == {"standard"}
     reasons = {
         "nan": "Diverged: the training loss is nan in epoch 1 of 1",
-        "raises": "RuntimeError: no [bold]loss[/bold] today",
+        "raises": "RuntimeError: no [bold]loss[/bold] :bug: today",
         "killed": "the worker process ended: signal 9 (SIGKILL); out of memory is a common cause of SIGKILL",
         "leaves": "the worker process ended: exit code 3",
     }

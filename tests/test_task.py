@@ -151,6 +151,16 @@ def test_what_no_run_could_mean_is_refused(old, new, line):
 
 def test_a_ball_larger_than_the_box_is_meant_in_l2():
     assert task(GOOD.replace('"Linf"', '"L2"').replace('"3/20"', "3")).threat.eps == 3
+    assert task(GOOD.replace('"Linf"', '"L1"').replace('"1/5"', "8")).evaluation.curve[-1] == 8
+
+
+def test_in_linf_the_largest_ball_is_the_box():
+    whole = task(GOOD.replace('"3/20"', "1").replace('"1/5"', "1"))
+
+    assert (whole.threat.eps, whole.evaluation.curve) == (1, (Fraction(1, 10), 1))
+    assert mistakes('["1/5", 0.1]', '["1/5", 2]') == [
+        "evaluation.curve: a radius should be at most 1 in Linf, where pixels lie in [0, 1]"
+    ]
 
 
 def test_the_same_attack_may_stand_twice_under_two_labels():

@@ -224,3 +224,18 @@ def test_a_study_is_not_a_task_to_judge_a_model_by(folder: Path, command):
 
     assert done.returncode == 2
     assert "a study has no defenses to judge" in done.stderr
+
+
+def test_what_a_study_needs_stands_in_its_lines(folder: Path):
+    more = "[resources]\nthreads = 2\ndeterministic = true\nminutes = 3.5\nmemory_gib = 1.5\n"
+    found = lines(folder / "coins.toml", TASK + more)
+
+    assert [(item.path, item.base, item.seconds) for item in found] == [
+        (f"coins/coins-s{seed}", folder, 0.1) for seed in range(3)
+    ]
+    for seed, item in enumerate(found):
+        assert isinstance(item.job, Experiment)
+        assert (item.minutes, item.memory_gib, item.job.seed) == (3.5, 1.5, seed)
+        assert (item.job.threads, item.job.deterministic, item.job.accelerator) == (2, True, False)
+        assert (item.job.title, item.job.data, item.job.data_sha256, item.job.instead) == ("Coins", None, None, None)
+    assert folder / "coins.py" in resolve(folder / "coins.toml", folder, {}).watched

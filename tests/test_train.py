@@ -252,7 +252,8 @@ def test_the_learning_rate_follows_its_schedule_step_by_step(tmp_path: Path, job
     share = [k / (EPOCHS * STEPS) for k in range(EPOCHS * STEPS)]
     assert seen == pytest.approx([curve(t) for t in share], abs=1e-12)
     assert [epoch.lr for epoch in trained.history] == seen[STEPS - 1 :: STEPS]
-    assert learning_rate(job(**fields | {"lr": 0.3}).training, 1.0) == pytest.approx(curve(1.0), abs=1e-12)
+    for share in (0.4, 0.5, 0.75, 1.0):  # where a schedule turns
+        assert learning_rate(job(**fields | {"lr": 0.3}).training, share) == pytest.approx(curve(share), abs=1e-12)
 
 
 @pytest.mark.parametrize("ramp", [0, 1.5, 2, 2.9])

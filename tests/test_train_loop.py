@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from advbench import find, train
+from advbench.attacks.pgd import ascend
 from advbench.data.base import Examples
 from advbench.data.subsets import Subsets
 from advbench.defense import Defense, TrainState
 from advbench.losses import cross_entropy
+from advbench.parallel import Group
+from advbench.seeds import BlockNoise, derive
 from advbench.task import Defended
+from advbench.threat import Threat
 
 
 def baseline(name: str, **fields: object) -> Defense:
@@ -181,3 +186,109 @@ def test_a_defense_knows_which_examples_it_has_in_pieces_too(tmp_path: Path, mak
     assert all(torch.equal(pixels[rows], x) for _, _, rows, x in TOLD)
     assert all(torch.equal(pixels[rows], x) and torch.equal(labels[rows], y) for rows, x, y in PIECES)
     assert [len(rows) for rows, _, _ in PIECES] == [5, 5, 5, 1] * 4 + [5, 1] + [5, 5, 5, 1] * 4 + [5, 1]
+
+
+def test_validation_attacks_in_ten_quarter_steps_from_starts_that_are_the_same_every_time(blobs):
+    data, model = blobs(30, seed=1), network().eval()
+    threat = Threat("Linf", 0.1)
+    x, y = data.pixels(slice(None)), data.labels
+    start = threat.random_start(x, BlockNoise(x.device, derive(0, "validation"), 30, torch.arange(30)))
+    pgd = ascend(model, x, y, threat, start=start, steps=10, step_size=0.1 / 4)
+    right = (model(pgd).argmax(1) == y).float().mean().item()
+
+    found = train.validate(model, data, threat, 16)
+
+    assert found["pgd"] == pytest.approx(right)
+    assert model.training
+
+
+def test_a_checkpoint_is_due_where_so_many_minutes_have_gone_by_since_the_last(
+    tmp_path: Path, make_job, subsets, monkeypatch
+):
+    clock, come = [0.0], list[bool]()
+
+    def passing() -> float:
+        clock[0] += 25
+        return clock[0]
+
+    def due(_group: object, time_has_come: bool) -> bool:
+        come.append(time_has_come)
+        return time_has_come
+
+    monkeypatch.setattr("advbench.train.time.monotonic", passing)
+    monkeypatch.setattr(train, "due", due)
+    job = make_job(training={"epochs": 2, "batch": 7, "checkpoint_minutes": 1})
+    train.train(job, subsets, Spy(), network(), tmp_path / "c.pt", quiet)
+
+    # Asked after each of ten steps but the last, which the end of the epoch follows; 75 s are more than a minute.
+    assert come == [False, False, True] * 6
+
+
+def test_an_epoch_is_told_with_its_accuracies_and_has_its_own_seconds(tmp_path: Path, make_job, subsets, monkeypatch):
+    clock, told = [0.0], list[tuple[object, ...]]()
+
+    def passing() -> float:
+        clock[0] += 1.00049
+        return clock[0]
+
+    monkeypatch.setattr("advbench.totals.time.perf_counter", passing)
+    job = make_job(training={"epochs": 2})
+    history = train.train(job, subsets, Spy(), network(), tmp_path / "c.pt", lambda *news: told.append(news)).history
+
+    assert told == [("train", e.epoch, 2, f"clean {e.clean:.3f}, PGD {e.pgd:.3f}") for e in history]
+    assert [epoch.seconds for epoch in history] == [1.0, 1.0]
+    assert [epoch.epoch for epoch in history] == [1, 2]
+
+
+def test_a_training_that_diverges_tells_of_the_epochs_before(tmp_path: Path, make_job, subsets):
+    class Breaks(Spy):
+        def loss(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
+            return super().loss(state, x, y) * (float("nan") if state.epoch else 1)
+
+    with pytest.raises(train.Diverged, match="the training loss is nan in epoch 2 of 3") as caught:
+        train.train(make_job(), subsets, Breaks(), network(), tmp_path / "c.pt", quiet)
+    assert [epoch.epoch for epoch in caught.value.history] == [1]
+
+
+class Two(Group):
+    """The first of two processes, of which the other one does the same."""
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        return [2 * value for value in values]
+
+    def told(self, value: Any) -> Any:
+        return value
+
+    def heard(self, value: Any) -> list[Any]:
+        return [value, value]
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Both have the same."""
+
+
+def test_one_of_two_processes_has_its_part_of_each_batch_and_tells_of_both(
+    tmp_path: Path, make_job, blobs, monkeypatch
+):
+    """92 examples in batches of 5: 18 whole ones; the last one has too few for two."""
+    met: list[tuple[object, ...]] = []
+    asked: list[int] = []
+
+    class Part(Spy):
+        def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
+            noise = state.noise
+            met.append((len(x), state.weight, noise.rank, noise.world, noise.rows, noise.size))
+            return super().step(state, x, y)
+
+    def due(_group: object, _come: bool) -> bool:
+        asked.append(len(met))
+        return False
+
+    monkeypatch.setattr(train, "due", due)
+    sets = Subsets(blobs(92), blobs(30, seed=1), blobs(10, seed=2))
+    job = make_job(training={"epochs": 1, "batch": 5})
+
+    [epoch] = train.train(job, sets, Part(), network(), tmp_path / "c.pt", quiet, Two(0, 2)).history
+
+    assert met == [(2, 2 * 2 / 5, 0, 2, slice(0, 2), 5)] * 18
+    assert asked == [1, 17], "after every sixteenth step"
+    assert (epoch.forward, epoch.extra) == (2 * 18 * 2, {"processes": 2})

@@ -167,6 +167,8 @@ def test_another_question_is_refused(tiny: Any) -> None:
     with pytest.raises(BadInput, match="is of other test examples, 400 and not 1000"):
         evaluated("bad", *DECIDED[:3], "results/records/tiny/few-s0", *DECIDED[4:])
     text = Path("tiny.toml").read_text("utf-8")
+    with pytest.raises(BadInput, match="give one record; a difference of verdicts is that of two checkpoints"):
+        evaluated("bad", *DECIDED[:3], "whole/records", *DECIDED[4:])
     Path("tiny.toml").unlink()
     Path("tiny.toml").write_text(text.replace("1/40", "1/20"), "utf-8")
     with pytest.raises(BadInput, match=r"cannot be compared; they differ in: threat.eps 1/40 there, 1/20 here"):
@@ -182,6 +184,9 @@ def test_another_question_is_refused(tiny: Any) -> None:
         (("decided", None, 1.0, 2.0), "needs --against RECORD with --margin POINTS"),
         (("decided", Path("x"), -1.0, None), "--margin: points of accuracy between 0 and 100, not -1.0"),
         (("decided", None, None, float("nan")), "--width: points of accuracy between 0.01 and 100, not nan"),
+        (("decided", None, None, 0.009), "--width: points of accuracy between 0.01 and 100, not 0.009"),
+        (("decided", Path("x"), 100.1, None), "--margin: points of accuracy between 0 and 100, not 100.1"),
+        ((None, None, None, 1.0), "add --until decided"),
     ],
 )
 def test_options_that_say_too_little_or_too_much(asked: Any, said: str) -> None:

@@ -33,6 +33,7 @@ SOUND = (0.6, 0.3, 0.25)
     [
         ([(0.6, 0.5, 0.12)], [(2, "gap")]),
         ([(0.6, 0.5, 0.13), SOUND], []),  # above half of the best
+        ([(0.6, 0.5, 0.125), SOUND], []),  # half of it
         ([(0.6, 0.36, 0.12), SOUND], []),  # a gap of .24, once
         ([(0.6, 0.36, 0.12)] * 2, [(2, "low"), (3, "low")]),
         ([(0.6, 0.26, 0.12), (0.6, 0.26, 0.12)], []),  # a gap of .14
@@ -56,6 +57,7 @@ def test_a_fall_lasts_until_pgd_accuracy_is_back_at_half_of_both():
 
     assert [n for n, _ in told(SOUND, fall, tail, tail, back, SOUND)] == [2, 3, 4]
     assert [n for n, _ in told(SOUND, fall, (0.6, 0.2, 0.12), (0.6, 0.2, 0.13))] == [2, 3]
+    assert [n for n, _ in told(SOUND, fall, (0.6, 0.5, 0.25), SOUND)] == [2], "half of both is enough"
 
 
 def test_the_way_up_is_no_fall():
@@ -66,7 +68,7 @@ def test_the_way_up_is_no_fall():
     assert told(*mnist[:3]) == [], "though the last gap is wide: PGD accuracy is the highest so far"
 
 
-@pytest.mark.parametrize(("best", "expected"), [(0.09, []), (0.11, [(2, "gap")])])
+@pytest.mark.parametrize(("best", "expected"), [(0.09, []), (0.1, [(2, "gap")]), (0.11, [(2, "gap")])])
 def test_next_to_no_robust_accuracy_is_nothing_to_fall_from(best, expected):
     assert told((0.6, 0.15, best), (0.6, 0.5, 0.01), (0.6, 0.1, 0.1)) == expected
 
@@ -99,6 +101,11 @@ def test_a_constant_answer_is_nothing_to_fall_from():
     nearly = history([(0.3, 0.3, 0.3)], top_class=0.9)
     assert watch.sightings([*nearly, *rest], EPS, largest=0.3) == []
     assert watch.sightings([*nearly, *rest], EPS) != []
+    # .05 above the most frequent label's share.
+    for best, expected in ((0.34, []), (0.36, [2])):
+        seen = watch.sightings(history([(0.5, 0.4, best), (0.5, 0.45, 0.1), SOUND]), EPS, largest=0.3)
+        assert [s.epoch.epoch for s in seen] == expected
+    assert watch.last_healthy(history([SOUND], top_class=0.99), EPS) is None
 
 
 def test_a_slow_collapse_goes_back_to_before_it_began():
@@ -122,6 +129,11 @@ def test_what_robust_overfitting_is_not():
     assert fall(*[top] * 5, *[(0.8, 0.9, 0.02)] * 5) is None, "that is catastrophic"
     jumpy = [(0.8, 0.6, p) for p in (0.6, 0.4, 0.6, 0.4, 0.6)]
     assert fall(*jumpy, *[low] * 5) is None, "within the scatter of epochs"
+    # Variances of .003 and 0, so a deviation of .0387: a fall of .08 is more than two of them, one of .075 is not.
+    less = [(0.8, 0.6, p) for p in (0.55, 0.45, 0.55, 0.45, 0.5)]
+    assert fall(*less, *[(0.8, 0.5, 0.42)] * 5) is not None
+    assert fall(*less, *[(0.8, 0.5, 0.43)] * 5) is None
+    assert fall(*[(0.75, 0.55, 0.5)] * 5, *[(0.5, 0.5, 0.4)] * 5) is not None, "two thirds of clean accuracy is enough"
     assert watch.overfitted(history([top] * 5, eps=EPS / 2) + history([low] * 5), EPS) is None, "the ramp"
 
 
@@ -131,3 +143,25 @@ def test_what_robust_overfitting_is_not():
 def test_a_model_of_one_class_is_dead_unless_the_labels_are_so_skewed(top, largest, expected):
     assert watch.dead(history([SOUND], top_class=top), largest) is expected
     assert not watch.dead([], largest)
+
+
+def test_a_gap_of_just_a_quarter_is_not_wide_and_two_thirds_of_clean_accuracy_hold():
+    best = (0.75, 0.6, 0.5)
+
+    assert told(best, (0.75, 0.375, 0.125), best) == []
+    assert told(best, (0.75, 0.4, 0.125), best) == [(2, "gap")]
+    assert told(best, *[(0.5, 0.1, 0.01)] * 2) == [(2, "low"), (3, "low")]
+    assert told((0.9, 0.3125, 0.0625)) == []
+    assert told((0.9, 0.33, 0.0625)) == [(1, "end")]
+    # On its way up: as high as ever, or high enough.
+    assert told((0.9, 0.9, 0.05), (0.9, 0.9, 0.05)) == [(2, "end")]
+    assert told((0.9, 0.9, 0.1)) == []
+
+
+def test_a_sighting_says_what_was_fallen_from():
+    def best(*points: Point) -> list[float]:
+        return [s.best for s in watch.sightings(history(points), EPS)]
+
+    assert best((0.6, 0.3, 0.2), SOUND, (0.6, 0.9, 0.02), (0.6, 0.9, 0.01)) == [0.25, 0.25]
+    assert best((0.9, 0.08, 0.05), (0.9, 0.1, 0.06), (0.9, 0.9, 0.01)) == [0.06]
+    assert best((0.9, 0.9, 0.05), (0.9, 0.9, 0.01)) == [0]

@@ -53,6 +53,7 @@ def refused(path: Path) -> str:
         ({"model": STATE, "args": argparse.Namespace(lr=0.1)}, "the state dict under 'model'"),
         ({"model": STATE, "acc": np.float64(0.5), "curve": np.arange(3)}, "the state dict under 'model'"),
         ({"ema": {"b": torch.zeros(1)}, "model": STATE}, "the state dict under 'model' (beside it: ema)"),
+        ({"model": {"b": torch.zeros(1)}, "state_dict": STATE}, "the state dict under 'state_dict' (beside it: model)"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
@@ -113,6 +114,9 @@ def test_what_is_no_file_of_weights_is_said_to_be_none(tmp_path: Path, content: 
     [
         ([1, 2], "holds a list, not the state dict of a model"),
         ({"epoch": 3, "lr": 0.1}, "holds no state dict; there is 'epoch', 'lr'"),
+        (dict.fromkeys("abcdef", 1), "holds no state dict; there is 'a', 'b', 'c', 'd', 'e'"),
+        ({}, "holds no state dict; there is nothing"),
+        ({"model": {}, "a": {1: torch.zeros(1)}}, "holds no state dict; there is 'model', 'a'"),
         ({"one": STATE, "two": STATE}, "holds several state dicts (one, two); keep one in a file of its own"),
     ],
 )
@@ -162,6 +166,9 @@ def test_a_wrapper_s_words_are_taken_off_every_name(before: str) -> None:
 def test_names_of_another_network_stay_as_they_are() -> None:
     other = {"module.x": torch.zeros(1), "head.y": torch.zeros(1)}
     assert renamed(other, STATE) == (other, "")
+    mixed = {"module.x": torch.zeros(1), "module": torch.zeros(1)}
+    assert renamed(mixed, STATE) == (mixed, "")
+    assert renamed({}, STATE) == ({}, "")
 
 
 def test_the_digest_is_of_names_shapes_and_values_and_of_no_order() -> None:

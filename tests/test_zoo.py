@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,48 @@ def test_an_entry_of_several_files_names_them_all(cache: Path, tmp_path: Path) -
     assert "has 3 files of weights" in refused("Chen2020Adversarial", "cifar10", "Linf", tmp_path / "w.pth")
     several = {"a": "0" * 64, "b": "1" * 64}
     assert zoo.one(several) == hashlib.sha256(("0" * 64 + "1" * 64).encode()).hexdigest()
+
+
+def test_what_was_fetched_is_kept_and_not_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawn()
+    fetched: list[str] = []
+
+    def fetch(drive: str, path: Path) -> None:
+        fetched.append(drive)
+        torch.save(model.state_dict(), path)
+
+    monkeypatch.setattr("robustbench.utils.download_gdrive", fetch)
+    for _ in range(2):
+        found, digests = zoo.load(NAME, "cifar10", "Linf", None)
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.state_dict().items())
+        assert digests == {f"{NAME}.pt": hashlib.sha256((cache / f"{NAME}.pt").read_bytes()).hexdigest()}
+    assert fetched == [zoo.entry(NAME, "cifar10", "Linf")[2]["gdrive_id"]]
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_the_package_s_reading_is_restricted_only_while_it_reads(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def load_model(**how: Any) -> nn.Module:
+        seen.append(os.environ.get(zoo.FORCE))
+        assert how == {"model_name": "n", "model_dir": Path("m"), "dataset": "cifar10", "threat_model": "L2"}
+        raise ValueError("w" * 400)
+
+    bridge.robustbench()
+    monkeypatch.setattr("robustbench.utils.load_model", load_model)
+    monkeypatch.delenv(zoo.FORCE, raising=False)
+    if before:
+        monkeypatch.setenv(zoo.FORCE, before)
+    with pytest.raises(BadInput) as caught:
+        zoo._loaded("n", Path("m"), "cifar10", "L2")
+
+    assert (seen, os.environ.get(zoo.FORCE)) == (["1"], before)
+    [line] = caught.value.lines
+    assert line.rpartition("network: ")[2] == f"ValueError: {'w' * 400}"[:300]
+
+
+def test_torchvision_s_own_weights_are_no_file_of_the_package() -> None:
+    assert zoo.entry("Standard_R50", "imagenet", "Linf")[1] == []
+    assert zoo.one({}) is None
