@@ -102,7 +102,7 @@ def test_corruptions_are_for_images_whose_shorter_side_is_long_enough(tmp_path: 
         return tiny(tmp_path, "t", ('attacks = ["fgsm"]', f'attacks = ["fgsm"]\ncorruptions = {names}'))
 
     assert "evaluation.corruptions: images need 8 pixels a side, not 4" in refused(asked('"all"'))
-    images, labels = np.zeros((64, 8, 20), np.uint8), np.arange(64) % 4
+    images, labels = np.full((64, 8, 20), 200, np.uint8), np.arange(64) % 4
     np.savez(tmp_path / "data" / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     assert "zoom-blur needs images of 16 pixels or more, not 8" in refused(asked('["fog", "zoom-blur"]'))
     assert lines(asked('["fog"]'))[0].state == "run"

@@ -86,7 +86,7 @@ def test_what_was_found_along_a_training_is_part_of_it_and_of_its_cost(
 ) -> None:
     seen: list[dict[str, measures.Found]] = []
     of_job = measures.of_job
-    monkeypatch.setattr(measures, "of_job", lambda *asked: (seen.append(of_job(*asked)), seen[0])[1])
+    monkeypatch.setattr(measures, "of_job", lambda *asked: (seen.append(of_job(*asked)), seen[-1])[1])
 
     record = done(tiny(tmp_path, more=ALONG))
 
@@ -96,6 +96,7 @@ def test_what_was_found_along_a_training_is_part_of_it_and_of_its_cost(
     assert record.cost.collect_seconds == pytest.approx(looks + after, abs=1e-9)
     assert looks > 0
     assert after > 0
+    shutil.rmtree(run_folder(tmp_path / "results", "tiny/standard-s0") / "journal")
     nothing_again(monkeypatch)
     with pytest.raises(AssertionError, match="done again"):
         done(tiny(tmp_path, more="\n[collect]\nmargins = { examples = 8 }\n"))
