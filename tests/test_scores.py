@@ -71,6 +71,8 @@ def test_alone_counts_those_that_were_tried() -> None:
     tried.withstood["square"] = column(-1, -1, -1, -1, 1, 1, 1, 1)
     again = scores(tried, [FGSM(), AutoAttack()], 10)
     assert (again.alone["square"], again.alone["autoattack"], again.alone_n["autoattack"]) == (1, 2 / 4, 4)
+    tried.withstood["fgsm"] = column(*[0] * 8)
+    assert scores(tried, [FGSM()], 10).alone == {"fgsm": 0}
 
 
 def test_a_ladder_that_was_not_climbed_to_its_end_has_no_robust_accuracy() -> None:
@@ -134,8 +136,10 @@ def test_blocks_are_joined_by_what_all_of_them_know() -> None:
     assert (len(whole), whole.done, whole.seconds) == (16, ALL[:3], 3.5)
     assert whole.withstood.keys() == one.withstood.keys() - {"fab-t"}
     assert whole.withstood["fgsm"].tolist() == 2 * one.withstood["fgsm"].tolist()
-    # And the other way round.
+    # And the other way round, and of one block alone.
     assert join([other, one]).done == ALL[:3]
+    assert join([one]).done == one.done
+    assert join([one]).withstood.keys() == one.withstood.keys()
 
 
 def test_verdicts_name_what_broke_each_example() -> None:

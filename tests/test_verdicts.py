@@ -165,9 +165,9 @@ def test_corruptions_are_measured_of_the_frozen_model_by_the_first_process_alone
     model, test, tell = nn.Identity(), blobs(5), print
     attacks: Any = [FGSM(), SimpleNamespace(name="pytest:one"), SimpleNamespace(name="numpy:two")]
 
-    def climbed(how: Evaluation, group: Group = ALONE, *, helps: bool = False) -> Any:
+    def climbed(how: Evaluation, group: Group = ALONE, **helping: bool) -> Any:
         asked = (job, model, "w", test, attacks, how, 3, tmp_path, tell, group)
-        return verdicts.climb(*asked, helps=helps)
+        return verdicts.climb(*asked, **helping)
 
     found = climbed(job.evaluation)
 
