@@ -37,6 +37,8 @@ def test_the_interval_of_a_mean_is_students():
         ("at most", [0.1, 0.2, 0.3], "holds"),
         ("at most", [2.0, 2.1, 2.2], "does not hold"),
         ("at most", [0.5, 1.5, 1.1], "undecided"),
+        ("at least", [2.0, 2.02], "holds"),  # t with one degree of freedom: 0.127 on each side
+        ("at least", [2.0, 2.4], "undecided"),
         ("at least", [2.0], "undecided"),  # one seed says nothing of a mean
         ("at least", [2.0, None, 2.2], "undecided"),
         ("at least", [], "undecided"),

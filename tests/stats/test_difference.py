@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -85,6 +86,43 @@ def test_noise_is_the_residual_of_a_table_of_seeds_and_examples():
 
     assert found.noise[0] == pytest.approx((residual**2).sum() / (2 * 299) / 300 / 3)
     assert found.spread[0] == pytest.approx(y.mean(1).var(ddof=1) / 3)
+    # What a claim about checkpoints counts as examples holds the noise, which a claim about defenses counts apart.
+    assert found.defenses().examples == pytest.approx(found.checkpoints().variance - sum(found.noise))
+
+
+def test_variance_freedom_and_interval_by_hand():
+    """The first group's seeds spread beyond their noise by 2e-4, the second's by less than theirs."""
+    found = Difference(0.1, 8e-4, (4e-4, 2e-4), (6e-4, 1e-4), (3, 5), 100)
+
+    assert found.variance == pytest.approx(8e-4 + 4e-4 + 2e-4 + 2e-4)
+    assert found.df == int(16**2 / (6**2 / 2 + 1**2 / 4 + 14**2 / 99)) == 12
+    assert found.p == pytest.approx(2 * t(12).sf(0.1 / 0.04))
+    half = t(12).ppf(0.975) * 0.04
+    assert found.interval() == pytest.approx((0.1 - half, 0.1 + half))
+    assert replace(found, value=0.99).interval()[1] == -replace(found, value=-0.99).interval()[0] == 1
+
+
+def test_more_examples_and_seeds_by_hand():
+    found = Difference(0.1, 8e-4, (4e-4, 2e-4), (6e-4, 1e-4), (3, 5), 100).scaled(examples=2, seeds=4)
+
+    assert (found.value, found.n, found.seeds) == (0.1, 200, (12, 20))
+    assert found.examples == pytest.approx(4e-4)
+    assert found.noise == pytest.approx((4e-4 / 8, 2e-4 / 8))
+    assert found.spread == pytest.approx(((2e-4 + 4e-4 / 2) / 4, 1e-4 / 2 / 4))
+
+
+def test_rows_alone_have_neither_noise_nor_spread():
+    found = Groups.of(Moments.of(verdicts(3, 500, 0.5, 0.6)), [[0], [1]])
+
+    assert (found.noise, found.spread) == (pytest.approx([0, 0], abs=1e-12), pytest.approx([0, 0]))
+    assert found.checkpoints().df == 499
+
+
+def test_one_degree_of_freedom_is_left_of_the_fewest_examples():
+    one = Groups.of(Moments.of(np.array([[True], [False]])), [[0], [1]]).checkpoints()
+
+    assert (one.value, one.variance, one.df) == (-1, 2, 1)
+    assert Difference(0, 0, (1e-3, 1e-3), (1e-3, 1e-3), (3, 3), 2).df == 1  # 4 / 5 by the formula
 
 
 def test_a_claim_about_defenses_is_never_surer_than_one_about_their_checkpoints():

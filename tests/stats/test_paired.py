@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, multinomial
 
-from advbench.stats.paired import Pair, count, interval, mcnemar, odds
+from advbench.stats.paired import Pair, count, interval, mcnemar, odds, score
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (3, 3), (1, 9), (40, 60), (700, 600)])
@@ -67,6 +67,11 @@ def test_all_or_nothing_gives_bounds_within_the_range():
     low, high = Pair(0, 0, 100).interval()
     assert low == pytest.approx(-high)
     assert 0 < high < 0.06
+    assert score(0, 0, 10, 0) == 0
+
+
+def test_an_interval_is_of_95_percent_where_nothing_else_is_said():
+    assert Pair(12, 5, 60).interval() == interval(12, 5, 60, 0.95)
 
 
 def test_odds_have_the_exact_interval():
@@ -78,6 +83,8 @@ def test_odds_have_the_exact_interval():
     assert high / (1 + high) == pytest.approx(exact.high)
     assert odds(4, 0)[0] == odds(4, 0)[2] == math.inf
     assert odds(4, 0)[1] == pytest.approx(0.025**0.25 / (1 - 0.025**0.25))
+    assert odds(3, 3)[0] == 1
+    assert math.isnan(odds(0, 0)[0])
     assert odds(0, 0)[1:] == (0, math.inf)
 
 

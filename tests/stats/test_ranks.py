@@ -51,6 +51,30 @@ def test_all_pairs_of_defenses_are_the_pairs_one_by_one():
     assert told_apart(rows, groups).sum(1).tolist() == [0, 1, 2]
 
 
+def test_a_mixed_board_takes_each_pair_by_its_own_test():
+    """Two rows, a pair and two groups of three seeds and more, at every level at which a verdict could change."""
+    accuracies = np.repeat([0.44, 0.5, 0.52, 0.6, 0.62], [1, 1, 2, 3, 4])
+    rows = np.random.default_rng(1).random((11, 300)) < accuracies[:, None]
+    groups = [[0], [1], [2, 3], [4, 5, 6], [7, 8, 9, 10]]
+    of, last = Groups.of(Moments.of(rows), groups), rows[[group[-1] for group in groups]].astype(float)
+    pairs = list(combinations(range(5), 2))
+    alone = {(0, 1): count(rows[1], rows[0]).p, (3, 4): of.defenses(4, 3).p}
+    p = holm(np.array([float(alone.get(pair, of.checkpoints(*pair).p)) for pair in pairs]))
+
+    for alpha in (*p, *(p + 1e-9)):
+        beats = better(of, last @ last.T, alpha)
+        assert [bool(beats[i, j] | beats[j, i]) for i, j in pairs] == (p < alpha).tolist()
+
+
+@pytest.mark.parametrize(("discordant", "sure"), [(5, False), (6, True)])
+def test_who_is_better_is_said_at_5_percent(discordant, sure):
+    """By McNemar's test 2 / 2^5 is too much and 2 / 2^6 is not."""
+    rows = np.ones((2, 50), bool)
+    rows[1, :discordant] = False
+
+    assert told_apart(rows).tolist() == [[False, sure], [False, False]]
+
+
 def test_a_rank_is_a_range_because_ties_are_not_transitive():
     """1 is better than 3; 2 is told from neither."""
     beats = np.zeros((3, 3), dtype=bool)

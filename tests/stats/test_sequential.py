@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def test_a_stake_is_known_before_its_outcome():
     other[30:] = 1 - abs(other[30:])
 
     assert (bets(x, 0.01)[:31] == bets(other, 0.01)[:31]).all()
-    assert bets(np.zeros(1000), 0.02).max() == LARGEST_BET
+    assert bets(np.zeros(1000), 0.02).max() == LARGEST_BET < 0.5
+    # Kelly's: the edge over a share that begins at 1 of 10 and counts what was seen.
+    assert bets(np.array([0.0, 1, -1, 0]), 0.01) == pytest.approx([0.1, 0.11, 0.01 * 12 / 2, 0.01 * 13 / 3])
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(20, 20), (10, 50), (0, 15), (0, 0), (150, 150)])
@@ -87,4 +90,7 @@ def test_batches_do_not_matter_and_the_end_is_exact(simulation):
 
 
 def test_nothing_seen_says_nothing():
-    assert ConfidenceSequence(10, 0.02).add([]) == (-1, 1)
+    sequence = ConfidenceSequence(10, 0.02)
+
+    assert (sequence.low, sequence.high) == sequence.add([]) == (-1, 1)
+    assert sequence.threshold == pytest.approx(math.log(40))  # 5 %, half of it on each side

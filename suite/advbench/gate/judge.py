@@ -36,10 +36,10 @@ class Asked:
         """From the command line's points and ratios. Raises BadInput."""
         clean = margin if clean_margin is None else clean_margin
         for name, points in (("--margin", margin), ("--clean-margin", clean)):
-            if not (math.isfinite(points) and 0 <= points <= 100):
+            if not 0 <= points <= 100:
                 raise BadInput(f"{name}: points of accuracy between 0 and 100, not {points}")
         for name, ratio in (("--passes", passes), ("--seconds", seconds)):
-            if ratio is not None and not (math.isfinite(ratio) and ratio > 0):
+            if ratio is not None and not 0 < ratio < math.inf:
                 raise BadInput(f"{name}: how many times the old cost, such as 1.1, not {ratio}")
         return cls(margin / 100, clean / 100, passes, seconds)
 

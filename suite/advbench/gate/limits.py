@@ -118,7 +118,7 @@ def _least(enough: Callable[[float], bool], most: float) -> float | None:
     while high / low > 1.01:
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return high if high <= most else None
 
 
 def passes(old: Group, new: Group, ratio: float) -> Limit:
@@ -168,5 +168,5 @@ def _ratio(before: list[float], after: list[float], fail: float) -> tuple[float,
     if square == 0:
         return exp(value), exp(value), exp(value)
     df = int(square**2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (one, other), strict=True)))
-    half: Any = [float(stdtrit(max(df, 1), 1 - level)) * square**0.5 for level in (fail, ALPHA)]
+    half: Any = [float(stdtrit(df, 1 - level)) * square**0.5 for level in (fail, ALPHA)]
     return exp(value - half[0]), exp(value), exp(value + half[1])

@@ -83,9 +83,7 @@ class Difference:
         """
         known = self.examples + sum(self.noise)
         parts = [s**2 / np.maximum(k - 1, 1) for s, k in zip(self.spread, self.seeds, strict=True)]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = self.variance**2 / (sum(parts) + known**2 / max(self.n - 1, 1))
-        return np.floor(np.maximum(np.nan_to_num(found, nan=1.0), 1))
+        return np.floor(np.maximum(self.variance**2 / (sum(parts) + known**2 / max(self.n - 1, 1)), 1))
 
     @property
     def p(self) -> Any:

@@ -49,7 +49,7 @@ class Pair:
         low, high = interval(self.gained, self.lost, self.n, confidence)
         return float(low), float(high)
 
-    def scaled(self, examples: float = 1) -> Pair:
+    def scaled(self, examples: float) -> Pair:
         """As if the same had been seen on `examples` times as many."""
         return Pair(self.gained * examples, self.lost * examples, self.n * examples)
 
@@ -59,7 +59,7 @@ def count(b: NDArray[np.bool_], a: NDArray[np.bool_]) -> Pair:
     return Pair(int((b & ~a).sum()), int((a & ~b).sum()), len(a))
 
 
-def interval(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Array, Array]:
+def interval(gained: ArrayLike, lost: ArrayLike, n: ArrayLike, confidence: float) -> tuple[Array, Array]:
     """The score interval of Tango (Statistics in Medicine 17, 1998) with a continuity correction of half a pair.
 
     Each bound errs in at most (1 - confidence) / 2 of all cases on 100, 200 and 360 examples with a difference of up to

@@ -82,7 +82,7 @@ class ConfidenceSequence:
         def excluded(mean: float) -> Any:
             return log_capital(x, stakes, self.size, mean).max(initial=0) >= self.threshold
 
-        if rest == 0 or not excluded(low):
+        if not excluded(low):
             return low
         for _ in range(HALVINGS):
             middle = (low + high) / 2
