@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_curves_are_thinned_and_keep_their_ends(found: Any):
 
     assert list(density) == ["fixed"]
     assert (len(at), at[0], at[-1]) == (120, 0, 240)
-    assert {right - left for left, right in zip(at, at[1:], strict=False)} == {2, 3}
+    assert {right - left for left, right in pairwise(at)} == {2, 3}
     assert height == [2 * value for value in at]
 
 

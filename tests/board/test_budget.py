@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from advbench.board import export
 from advbench.board.budget import Budget, Kind, at, budgets, climbed
 from advbench.board.rows import Group
 from advbench.board.table import sections
@@ -150,16 +148,3 @@ def test_where_nobody_attacks_all_set_the_budget(trained: Trained) -> None:
     plain = trained("standard", [0.1, 0.2])
     longer = trained("longer", [0.1, 0.2, 0.3]).model_copy(update={"defense": "standard"})
     assert [budget.amount for budget in budgets(groups(plain, longer))] == [2, 40, 2]
-
-
-def test_json_holds_the_budgets(trained: Trained) -> None:
-    records = [trained("a", [0.4, 0.5], 7), trained("b", [0.3])]
-    (task,) = json.loads(export.nested(sections(records)))["tasks"]
-    assert task["budgets"][1] == {
-        "kind": "passes",
-        "amount": 20,
-        "groups": [
-            {"label": "a", "rank": 1, "pgd": 0.4, "records": [{"seed": 7, "pgd": 0.4, "epochs": 1}]},
-            {"label": "b", "rank": 2, "pgd": 0.3, "records": [{"seed": 0, "pgd": 0.3, "epochs": 1}]},
-        ],
-    }

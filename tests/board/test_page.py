@@ -12,8 +12,8 @@ import paged
 import pytest
 
 from advbench.board import build
-from advbench.board.numbers import amount, duration, percent
-from advbench.board.page import escape_markdown
+from advbench.board.numbers import amount, budget, duration, few, percent
+from advbench.board.page import escape_markdown, ranks, spread
 from advbench.record import Flag, Record
 
 Lay = Callable[..., Path]
@@ -194,8 +194,15 @@ def test_a_folder_without_records_gives_a_page_that_says_how(tmp_path: Path) -> 
 
 def test_numbers_as_people_read_them() -> None:
     assert [percent(x) for x in (None, 0, 0.7334, 1)] == [DASH, "0.0", "73.3", "100.0"]
-    assert [amount(x) for x in (None, 812, 812_000, 999_960, 5.1e6, 2e9, 3e12)] == [
-        *(DASH, "812", "812.0 k", "1.0 M", "5.1 M", "2.0 G", "3.0 T")
+    assert [amount(x) for x in (None, 812, 999.94, 999.96, 812_000, 999_940, 999_960, 5.1e6, 2e9, 3e12, 4e15)] == [
+        *(DASH, "812", "1000", "1.0 k", "812.0 k", "999.9 k", "1.0 M", "5.1 M", "2.0 G", "3.0 T", "4000.0 T")
     ]
-    assert [duration(x) for x in (None, 6.14, 1860, 9000)] == [DASH, "6.1 s", "31 min", "2.5 h"]
-    assert escape_markdown("a|b\n<i>_x_") == r"a\|b &lt;i&gt;\_x\_"
+    assert [duration(x) for x in (None, 6.14, 119.94, 120, 1860, 7199, 7200, 9000)] == [
+        *(DASH, "6.1 s", "119.9 s", "2 min", "31 min", "120 min", "2.0 h", "2.5 h")
+    ]
+    said = [budget(kind, x) for kind, x in (("seconds", 6.14), ("epochs", 1), ("epochs", 30), ("passes", 155_300))]
+    assert said == ["6.1 s", "1 epoch", "30 epochs", "155.3 k passes"]
+    assert (few(5, 5), few(4, 5)) == ("5", f"4{DASH}5")
+    assert (spread(0.1, 0.2, 2), spread(0.1, 0.1, 1)) == (f"10.0{DASH}20.0", DASH)
+    assert (ranks(None), ranks((1, 1)), ranks((2, 5))) == (DASH, "1", f"2{DASH}5")
+    assert escape_markdown('a|b\n<i>_x_ "it\'s"') == r"a\|b &lt;i&gt;\_x\_ " + '"it\'s"'
