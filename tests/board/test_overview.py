@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from advbench.board import overview
 from advbench.board.details import course, detail
 from advbench.board.rows import Row
+from advbench.board.support import Standing
 from advbench.board.table import sections
-from advbench.record import Flag
+from advbench.board.words import certainty
+from advbench.record import Cost, Flag, Measure
 
 FOLDER = Path("/home/someone/records/t/a-s0")
 
@@ -109,3 +114,102 @@ def test_numbers_that_json_does_not_have_are_nothing():
     assert [overview.digits(x) for x in (None, 1 / 3, float("nan"), float("inf"), 10**30)] == [
         *(None, 0.333333, None, None, 10**30)
     ]
+
+
+def test_a_task_has_its_own_words_and_who_leads(make: Any):
+    standing = Standing(
+        ranks={"a": (1, 1), "b": (2, 2)},
+        better={"a": ["b"]},
+        intervals={"a": (0.4, 2 / 3)},
+        unranked={"c": "it failed"},
+        claim="checkpoints",
+    )
+    records = [make("a", 0, 0.5, job={"model": {"extra_data": "B"}}), make("a", 1, 0.5), make("b", 0, 0.25)]
+    records[1].job["model"]["extra_data"] = "A"
+    flag = Flag(name="dead", message="")
+    (section,) = sections([*records, make("c", error="ValueError: x", flags=(flag,))])
+    found = overview.task(replace(section, standing=standing))
+    groups = found.pop("groups")
+
+    assert found == {
+        "task": "t",
+        "title": "Digits under Linf 0.15",
+        "setting": "digits · Linf 3/20 · digits-cnn · 30 epochs",
+        "protocol": "autoattack on 360 test examples",
+        "eps": 0.15,
+        "leads": "a is best (rank 1 of 2): better than the other. Read the notes of a first.",
+        "certainty": certainty(standing),
+        "ranked": 2,
+    }
+    assert [(group["label"], group["rank"], group["unranked"], group.get("better")) for group in groups] == [
+        *(("a", (1, 1), None, ["b"]), ("b", (2, 2), None, None), ("c", None, "it failed", None))
+    ]
+    # Of one score the record's own, where nobody judged the verdicts; and what was judged as it was judged.
+    assert [(group["low"], group["high"]) for group in groups] == [(0.4, 0.666667), (0.2, 0.3), (None, None)]
+    assert [group["extra"] for group in groups] == ["A, B", "", ""]
+    assert groups[2]["seeds"] == [
+        {
+            "seed": 0,
+            "robust": None,
+            "clean": None,
+            "says": "seed 0: dead, other settings",
+            "failed": True,
+            "marked": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize(("defenses", "told"), [(60, True), (61, False)])
+def test_of_up_to_sixty_defenses_the_page_lists_who_is_better(make: Any, defenses: int, told: bool):
+    (section,) = sections([make("d0")])
+    ranks = {f"d{i}": (1, defenses) for i in range(defenses)}
+    standing = Standing(ranks=ranks, better={"d0": ["d1"]})
+
+    [group] = overview.task(replace(section, standing=standing))["groups"]
+    assert ("better" in group) == told
+
+
+def test_a_model_from_elsewhere_and_a_job_of_no_tables_are_shown(make: Any):
+    outside = make("external")
+    outside.job.pop("defense")
+    (one, *_), (two,) = (
+        overview.task(section)["groups"] for section in sections([outside, make("x", task="u", job={"data": None})])
+    )
+
+    assert one["budget"] == "trained elsewhere"
+    two.update(overview.task(sections([make("x").model_copy(update={"job": {"training": [1]}})])[0])["groups"][0])
+    assert [two[key] for key in ("data", "threat", "model", "budget")] == ["", "", "", "trained elsewhere"]
+    assert [overview.table(job, "a") for job in (None, [], {"a": [1]}, {"a": {"b": 1}})] == [{}, {}, {}, {"b": 1}]
+
+
+def test_charts_have_budgets_and_measures_by_group(trained: Any):
+    words = {"unit": "nats", "meaning": "what it is"}
+    measure = {"fosc": {"mean": Measure(value=1 / 3, **words)}}
+    flag = Flag(name="dead", message="")
+    records = [
+        trained("a", [0.25, 1 / 3], 4).model_copy(update={"measures": measure, "cost": Cost()}),
+        trained("b", [0.25], flags=(flag,), seconds=1 / 3),
+    ]
+    (section,) = sections(records)
+    found = overview.more(section)
+
+    assert (found["rungs"], found["alone"]) == (("fgsm", "pgd", "autoattack"), ())
+    assert found["costs"] == [[[None, None]], [[10.0, 5_100_000]]]
+    assert found["measures"] == [{"collector": "fosc", "name": "mean", **words, "values": [[0.3333]]}]
+    assert found["measured"] == ["a"]
+    assert [(one["kind"], one["amount"]) for one in found["budgets"]] == [
+        *(("epochs", 1), ("passes", 20), ("seconds", 0.333333))
+    ]
+    whole = {"rank": 1, "pgd": 0.25, "epochs": (1, 1), "seeds": [0.25]}
+    assert found["budgets"][0]["places"] == [
+        {"label": "a", "marked": False, **whole},
+        {"label": "b", "marked": True, **whole},
+    ]
+    assert found["budgets"][2]["places"][0] == {
+        "label": "a",
+        "rank": None,
+        "pgd": None,
+        "marked": True,
+        "epochs": (0, 0),
+        "seeds": [None],
+    }
