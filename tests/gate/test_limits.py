@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import t, ttest_ind
 
 from advbench.compare.comparison import Claim
 from advbench.compare.read import Group, read
-from advbench.gate.limits import ALPHA, ROBUST_ALPHA, accuracy, failing, passes, seconds
+from advbench.gate.limits import ALPHA, ROBUST_ALPHA, _decided, _least, _more, accuracy, failing, passes, seconds
 from advbench.record import Cost
 from advbench.spec import BadInput
+from advbench.stats.difference import Difference
+from advbench.stats.paired import Pair
 
 Sides = Callable[..., tuple[Group, Group]]
 
@@ -62,6 +64,7 @@ def test_a_verdict_is_where_the_bound_lies(sides: Sides, lost, margin, verdict):
 
     assert limit.verdict == verdict
     assert limit.numbers["value"] == pytest.approx(-lost / 1000)
+    assert limit.numbers["margin"] == margin
     assert (limit.numbers["low"] > -margin) == (verdict == "PASS")
     assert (limit.numbers["high"] < -margin) == (verdict == "FAIL")
 
@@ -75,6 +78,31 @@ def test_the_margin_that_is_decided_now_is_decided_now(sides: Sides):
     assert f"PASS with a margin above {-100 * low:.2f} points, FAIL with one below {-100 * high:.2f}" in limit.advice[0]
     assert robust(old, new, -low + 1e-4).verdict == "PASS"
     assert robust(old, new, -high - 1e-4).verdict == "FAIL"
+    assert robust(old, new, -low).verdict == robust(old, new, -high).verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ((-0.02, 0.01), "PASS with a margin above 2.00 points"),
+        ((-0.02, -0.01), "PASS with a margin above 2.00 points, FAIL with one below 1.00"),
+        ((-0.02, 0.0), "PASS with a margin above 2.00 points"),
+        ((0.0, 0.01), "PASS with any margin"),
+        ((0.01, 0.02), "PASS with any margin"),
+    ],
+)
+def test_what_is_decided_now_is_said_of_margins_that_there_are(bounds, said):
+    assert _decided(*bounds) == f"decided now: {said}"
+
+
+def test_a_verdict_is_said_with_its_bound_and_the_level_of_that(sides: Sides):
+    for old, new, margin, fail in (([100], [120], 0.05, 0.01), ([100], [220], 0.05, 0.01)):
+        limit = robust(*sides(old, new), margin, fail=fail)
+        low, high = (100 * limit.numbers[name] for name in ("low", "high"))
+        bound = f"at least {low:+.2f} with 95 %" if limit.verdict == "PASS" else f"at most {high:+.2f} with 99 %"
+        points = f"{old[0] / 10 - new[0] / 10:+.2f} points"
+        assert limit.said == f"{points}, {bound} confidence; margin 5"
+        assert len(limit.advice) == 1
 
 
 def test_as_many_examples_as_advised_decide(sides: Sides, tmp_path, lay_record):
@@ -107,20 +135,63 @@ def test_a_difference_at_the_margin_is_undecidable(sides: Sides):
     assert limit.advice[1].startswith("undecidable")
 
 
+def test_as_many_seeds_as_advised_decide():
+    """Where only seeds scatter: Student's bound, with Welch's degrees of freedom, for the fewest that are enough."""
+    found = Difference(0.0, 0.0, (0.0, 0.0), (1e-4, 1e-4), (3, 5), 1000)
+
+    def bound(seeds: int) -> float:
+        times = seeds / 3
+        df = int(2**2 / (1 / (3 * times - 1) + 1 / (5 * times - 1)))
+        return float(t(df).ppf(0.95)) * math.sqrt(2e-4 / times)
+
+    fewest = next(seeds for seeds in range(4, 101) if bound(seeds) < 0.01)
+    assert _more(found, 0.01, 0.05, "defenses") == (
+        f"if the difference stays, about {fewest} seeds each (now 3) would decide"
+    )
+    assert _more(found, 0.01, 0.05, "checkpoints").startswith("undecidable")
+
+
+@pytest.mark.parametrize("factor", [1.2, 3.0, 9.9])
+def test_the_smallest_factor_is_found_to_a_hundredth_up_to_the_most(factor: float):
+    found = _least(lambda f: f >= factor, 10)
+
+    assert found is not None
+    assert factor <= found <= 1.01 * factor
+    assert _least(lambda f: f >= 10.2, 10) is None
+    assert _least(lambda _: False, 10) is None
+
+
+def test_ten_million_examples_are_the_most_that_are_advised():
+    """Of 500 discordant pairs of 1,000 the bound lies 1.645 sqrt(0.5 / n) away: 0.00037 at ten million."""
+    pair = Pair(250, 250, 1000)
+
+    assert "about 9," in _more(pair, 0.00038, 0.05, "checkpoints")
+    assert _more(pair, 0.00035, 0.05, "checkpoints").startswith("undecidable")
+
+
 def test_the_same_jobs_with_the_same_outcome_pass_any_margin(sides: Sides):
     old, _ = sides([80, 100, 120], [1])
 
     assert robust(old, old, 0.0, "defenses").verdict == "PASS"
+    assert robust(old, old, 0.0, "defenses").numbers == {"value": 0}
     # Equal verdicts of other jobs are another matter: they were drawn.
     same, new = sides([80, 100, 120], [80, 100, 120])
     assert robust(same, new, 0.0, "defenses").verdict == "INCONCLUSIVE"
+
+
+def test_without_verdicts_on_both_sides_there_is_no_limit(sides: Sides):
+    old, new = sides([100], [100])
+    missing: list[Any] = [lambda r, lost=lost: None if r in lost.results else r.robust for lost in (old, new)]
+
+    for of in missing:
+        assert accuracy("robust accuracy", old, new, of, "checkpoints", 0.05, 0.04) is None
 
 
 def test_levels_sum_to_alpha():
     for others in (1, 2):
         level, each = failing(True, others)
         assert level + others * each == pytest.approx(ALPHA)
-    assert failing(True, 1)[0] == ROBUST_ALPHA
+    assert failing(True, 1)[0] == ROBUST_ALPHA == 0.04
     assert failing(False, 1)[1] == ALPHA
 
 
@@ -128,9 +199,12 @@ def test_levels_sum_to_alpha():
 def test_passes_are_counted(sides: Sides, ratio, verdict):
     cost = {"old": [Cost(train_forward=100, train_backward=100)], "new": [Cost(train_forward=150, train_backward=150)]}
 
-    assert passes(*sides([1], [1], cost=cost), ratio).verdict == verdict
-    nothing = {"old": [Cost()], "new": [Cost()]}
-    assert passes(*sides([1], [1], cost=nothing), ratio).verdict == "INCONCLUSIVE"
+    limit = passes(*sides([1], [1], cost=cost), ratio)
+    assert (limit.verdict, limit.numbers) == (verdict, {"value": 1.5, "limit": ratio})
+    for side in ("old", "new"):
+        assert passes(*sides([1], [1], cost=cost | {side: [Cost()]}), ratio).verdict == "INCONCLUSIVE"
+    half_known = {"old": 2 * cost["old"], "new": [*cost["new"], Cost()]}
+    assert passes(*sides([1, 2], [1, 2], cost=half_known), ratio).verdict == "INCONCLUSIVE"
 
 
 def timed(old: list[float], new: list[float]) -> dict[str, Any]:
@@ -142,16 +216,29 @@ def test_seconds_are_welch_s_interval_of_their_logarithms(sides: Sides):
     found = sides([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], **timed(old, new))
     limit = seconds(*found, 1.3, 0.01)
 
-    welch = ttest_ind(np.log(new), np.log(old), equal_var=False).confidence_interval(0.9)
-    assert limit.numbers["value"] == pytest.approx(math.exp(np.log(new).mean() - np.log(old).mean()))
-    assert limit.numbers["high"] == pytest.approx(math.exp(welch.high), rel=0.01)
-    assert limit.verdict == ("PASS" if math.exp(welch.high) < 1.3 else "INCONCLUSIVE")
+    welch = ttest_ind(np.log(new), np.log(old), equal_var=False)
+    value = np.log(new).mean() - np.log(old).mean()
+    low, high = (value + t(int(welch.df)).ppf(level) * value / welch.statistic for level in (0.01, 0.95))
+    assert limit.numbers == pytest.approx(
+        {"value": math.exp(value), "low": math.exp(low), "high": math.exp(high), "limit": 1.3}
+    )
+    assert limit.verdict == "PASS"
+    assert seconds(*found, limit.numbers["high"], 0.01).verdict == "INCONCLUSIVE"
+    assert seconds(*found, limit.numbers["low"], 0.01).verdict == "INCONCLUSIVE"
     assert seconds(*found, 1.0, 0.05).verdict == "FAIL"
     assert seconds(*found, 1.2, 0.05).verdict == "INCONCLUSIVE"
 
 
 def test_seconds_of_two_runs_say_nothing_of_the_clock(sides: Sides):
-    assert seconds(*sides([1], [1], **timed([1], [9])), 2, 0.05).verdict == "INCONCLUSIVE"
+    for old, new in (([1], [9]), ([1, 2, 3], [8, 9]), ([1, 2], [7, 8, 9])):
+        assert seconds(*sides([1] * len(old), [2] * len(new), **timed(old, new)), 2, 0.05).verdict == "INCONCLUSIVE"
+
+
+def test_where_the_clock_never_varies_the_ratio_is_what_it_is(sides: Sides):
+    limit = seconds(*sides([1, 2, 3], [1, 2, 3], **timed([2, 2, 2], [3, 3, 3])), 1.6, 0.05)
+
+    assert limit.verdict == "PASS"
+    assert limit.numbers == pytest.approx({"value": 1.5, "low": 1.5, "high": 1.5, "limit": 1.6})
 
 
 @pytest.mark.parametrize(("key", "other"), [("host", "vm2"), ("device", "cuda"), ("threads", 2)])
@@ -159,6 +246,13 @@ def test_seconds_of_two_machines_are_refused(sides: Sides, key, other):
     found = sides([1], [2], provenance={"old": [{}], "new": [{key: other}]})
 
     with pytest.raises(BadInput, match=f"--seconds: compared only within one machine: {key} "):
+        seconds(*found, 1.1, 0.05)
+
+
+def test_seconds_of_a_machine_that_nobody_named_are_refused(sides: Sides):
+    found = sides([1], [2], provenance={"old": [{"host": None}], "new": [{"host": None}]})
+
+    with pytest.raises(BadInput, match="--seconds: compared only within one machine: no host in the records"):
         seconds(*found, 1.1, 0.05)
 
 
