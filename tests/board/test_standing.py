@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hand_made import lay
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from advbench.board.beside import key
-from advbench.board.standing import standing, wilson
+from advbench.board.standing import _claim, standing, wilson
 from advbench.board.support import Standing
 from advbench.board.table import sections
-from advbench.board.words import certainty, leads, listed
-from advbench.record import load
+from advbench.board.words import certainty, leads
+from advbench.record import Accuracy, Scores, load
 
 N = 400
 
@@ -119,19 +119,68 @@ def test_the_interval_is_wilson_s():
         assert wilson(k / 100, 100) == pytest.approx((exact.low, exact.high), abs=1e-12)
 
 
-def test_who_leads_in_words():
-    def said(**ranks: tuple[int, int]) -> str:
-        return leads(Standing(ranks=ranks), list(ranks), ["b"])
+def students(rows: np.ndarray) -> tuple[float, float]:
+    """95 % of the mean over seeds and examples, from the table of both: crossed, with random seeds and examples."""
+    k, n = rows.shape
+    y = rows.astype(float)
+    residual = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
+    noise = (residual**2).sum() / ((k - 1) * (n - 1)) / n / k
+    spread = y.mean(1).var(ddof=1) / k
+    known = max(y.mean(0).var(ddof=1) / n, noise)
+    variance = known + max(spread - noise, 0)
+    half = t(int(variance**2 / (spread**2 / (k - 1) + known**2 / (n - 1)))).ppf(0.975) * math.sqrt(variance)
+    return y.mean() - half, y.mean() + half
 
-    assert said(a=(1, 1), b=(2, 2)) == "a is best (rank 1 of 2): better than the other."
-    assert said(a=(1, 3), c=(1, 5), b=(1, 6), d=(2, 6)) == (
-        "a leads (ranks 1–3 of 4); not told apart from it: c (1–5) and b (1–6). Read the notes of b first."
-    )
-    assert said(a=(1, 2), c=(2, 3), d=(2, 3)) == "a leads (ranks 1–2 of 3)."
-    assert said(a=(1, 1)) == "Only a was judged to the end, so there is nothing to rank it against."
-    assert said() == "Nothing here has a rank: nothing was judged."
-    many = {f"d{i:02d}": (1, 20) for i in range(20)}
-    assert said(**many) == "d00 leads (ranks 1–20 of 20); 19 others are not told apart from it."
-    assert said(**{"x" * 10_000: (1, 1), "b": (2, 2)}).startswith("x" * 59 + "… is best")
-    assert listed(list("abcd")) == "a, b, c and d"
-    assert listed(list("abcdef")) == "a, b, c and 3 others"
+
+@pytest.mark.parametrize("shares", [(0.66, 0.52, 0.47), (0.5, 0.51, 0.5), (0.02, 0.3, 0.0), (1.0, 0.7, 0.99)])
+def test_the_interval_of_three_seeds_is_the_wider_of_two_within_the_range(tmp_path: Path, shares):
+    for seed, share in enumerate(shares):
+        lay(tmp_path, "a", seed, first(share))
+    both = wilson(np.mean([round(share * N) / N for share in shares]), N), students(np.stack([*map(first, shares)]))
+
+    low, high = read(tmp_path).intervals["a"]
+    assert low == pytest.approx(max(0, min(one for one, _ in both)))
+    assert high == pytest.approx(min(1, max(other for _, other in both)))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_where_nothing_varies_the_interval_is_that_of_the_examples(tmp_path: Path, share):
+    for seed in range(3):
+        lay(tmp_path, "a", seed, first(share))
+
+    assert read(tmp_path).intervals["a"] == pytest.approx(wilson(share, N), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "claim"),
+    [([3], "checkpoints"), ([1, 1], "checkpoints"), ([3, 2], "checkpoints"), ([3, 3], "defenses"), ([3, 3, 2], "both")],
+)
+def test_whom_a_board_speaks_of(sizes, claim):
+    assert _claim(sizes) == claim
+
+
+def test_one_seed_that_cannot_be_compared_keeps_its_defense_from_a_rank(tmp_path: Path):
+    plain = Scores(clean=Accuracy(accuracy=1, low=0, high=1, n=N))
+    for label in ("a", "b"):
+        lay(tmp_path, label, 0, first(0.5))
+    for label in ("unattacked", "eps", "elsewhere", "failed"):
+        lay(tmp_path, label, 0, first(0.5))
+    lay(tmp_path, "unattacked", 1, first(0.5), scores=plain)
+    lay(tmp_path, "eps", 1, first(0.5), job={"threat": {"norm": "Linf", "eps": "1/255"}})
+    lay(tmp_path, "elsewhere", 1, first(0.5), index=np.arange(N) + 7)
+    lay(tmp_path, "failed", 1, first(0.5), status="failed", scores=None)
+    found = read(tmp_path)
+
+    assert found.unranked == {
+        "unattacked": "not attacked to the end, so there is no robust accuracy",
+        "eps": "under other settings",
+        "elsewhere": "its seeds were judged on different test examples",
+    }
+    # A failed seed is left out and takes nothing from the others.
+    assert found.ranks.keys() == {"a", "b", "failed"}
+
+
+def test_where_nothing_can_be_judged_there_are_reasons_and_no_ranks(tmp_path: Path):
+    lay(tmp_path, "a", 0, first(0.5), status="failed", scores=None)
+
+    assert read(tmp_path) == Standing(unranked={"a": "it failed"})

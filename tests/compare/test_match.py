@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from advbench.compare.match import pairs, remarks
+from advbench.compare.match import differences, pairs, remarks
 from advbench.compare.read import Group, read
-from advbench.record import Flag
+from advbench.record import Accuracy, Flag, load, save
 from advbench.spec import BadInput
 
 STANDS = np.arange(20) % 4 > 0
@@ -36,6 +37,14 @@ def pair(tmp_path: Path, lay_record, **changes):
             "evaluation.attacks[0].steps 20 there, 10 here",
         ),
         ({"index": np.arange(1, 21)}, "test examples: 1 are only there, 1 only here"),
+        (
+            {"job": {"threat": {"norm": "Linf", "eps": "3/20", "note": "x" * 60}}},
+            f"threat.note null there, {'x' * 60} here",
+        ),
+        (
+            {"job": {"threat": {"norm": "Linf", "eps": "3/20", "note": "x" * 61}}},
+            f"threat.note null there, {'x' * 57}... here",
+        ),
     ],
 )
 def test_what_answers_two_questions_is_not_compared(tmp_path: Path, lay_record, changes, said):
@@ -43,6 +52,45 @@ def test_what_answers_two_questions_is_not_compared(tmp_path: Path, lay_record, 
         pair(tmp_path, lay_record, **changes)
 
     assert str(error.value).endswith(said)
+
+
+def test_fewer_examples_and_other_labels_are_said(tmp_path: Path, lay_record):
+    one = read(lay_record(tmp_path / "x", "a", 0, STANDS))
+    fewer = read(lay_record(tmp_path / "y", "a", 0, STANDS[:15]))
+    other = replace(one[0].first, labels=np.where(np.arange(20) < 3, 7, one[0].first.labels))
+
+    with pytest.raises(BadInput, match=r"differ in: test examples: 5 are only there, 0 only here$"):
+        pairs(one, fewer, "x", "y")
+    with pytest.raises(BadInput, match=r"differ in: labels of 3 test examples$"):
+        pairs(one, [replace(one[0], results=(other,))], "x", "y")
+
+
+@pytest.mark.parametrize("stopped", ["a", "b"])
+def test_what_was_not_attacked_to_the_end_is_under_no_other_protocol(tmp_path: Path, lay_record, stopped):
+    def laid(label: str, protocol: str, *flags: Flag) -> Group:
+        folder = lay_record(tmp_path, label, 0, STANDS, flags=flags)
+        record = load(folder / "record.json")
+        assert record.scores
+        robust = Accuracy(accuracy=0.75, low=0, high=1, n=20, protocol=protocol)
+        scores = record.scores.model_copy(update={"robust": robust})
+        beside = {name: (folder / name).read_bytes() for name in record.files}
+        save(record.model_copy(update={"scores": scores}), folder, beside)
+        return read(folder)[0]
+
+    flags = (Flag(name="dead", message=""), Flag(name="stopped", message=""))
+    a, b = (laid(label, f"protocol-{label}", *(flags if label == stopped else ())) for label in "ab")
+
+    assert pairs([a], [b], "x", "y") == [(a, b)]
+    with pytest.raises(BadInput, match=r"scores\.protocol protocol-a there, protocol-b here$"):
+        pairs([laid("a", "protocol-a", flags[0])], [laid("b", "protocol-b")], "x", "y")
+
+
+def test_of_a_side_that_failed_nothing_is_asked(tmp_path: Path, lay_record):
+    one = read(lay_record(tmp_path / "x", "a", 0, STANDS))
+    other = read(lay_record(tmp_path / "y", "a", 0, STANDS[:15], status="failed", error="x"))
+
+    assert pairs(one, other, "x", "y") == [(one[0], other[0])]
+    assert pairs(other, one, "x", "y") == [(other[0], one[0])]
 
 
 def test_what_was_trained_elsewhere_has_no_protocol_of_a_training(tmp_path: Path, lay_record):
@@ -76,6 +124,36 @@ def test_what_is_compared_under_a_remark(tmp_path: Path, lay_record):
         "made by other builds: torch 2.11.0 and 2.15.0",
         "B, seed 0: dead",
     ]
+
+
+def test_where_files_lie_and_what_else_is_run_is_no_other_setting(tmp_path: Path, lay_record):
+    lain = {"file": "deeper/mine.py", "base": {"file": "deeper/base.py"}, "name": "a"}
+    job = {
+        "data": {"name": "digits", "path": "elsewhere", "size": 3},
+        "training": {"epochs": 30, "seeds": [1, 2], "checkpoint_minutes": 5},
+        "evaluation": {"attacks": [{"name": "pgd", "steps": 20}], "checkpoint": "best", "batch": 7},
+        "defense": lain,
+    }
+    lay_record(tmp_path, "a", 0, STANDS, job={"defense": {"name": "a"}})
+    lay_record(tmp_path, "a", 1, np.roll(STANDS, 1), job=job)
+    [group] = read(tmp_path)
+
+    assert pairs([group], [group], "x", "y") == [(group, group)]
+    assert remarks(group, group) == []
+
+
+def test_seeds_that_failed_are_said(tmp_path: Path, lay_record):
+    lay_record(tmp_path, "a", 0, STANDS)
+    lay_record(tmp_path, "a", 1, STANDS, status="failed", error="x")
+    [group] = read(tmp_path)
+
+    assert remarks(group, group) == ["A, seed 1: FAILED, and left out", "B, seed 1: FAILED, and left out"]
+
+
+def test_tables_are_said_in_one_order():
+    one, other = {"a": {"y": 1, "x": [2]}, "b": 1}, {"a": {"x": [2], "y": 2}, "b": 1}
+
+    assert differences(one, other) == ['a {"x": [2], "y": 1} there, {"x": [2], "y": 2} here']
 
 
 def test_seeds_of_two_settings_are_no_group(tmp_path: Path, lay_record):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from advbench.compare.read import read
-from advbench.record import load, save
+from advbench.record import Accuracy, Scores, load, save
 from advbench.spec import BadInput
 
 STANDS = np.arange(20) % 4 > 0
@@ -144,9 +147,6 @@ def test_examples_twice_too_few_or_otherwise_than_the_score(laid: Path, lay_reco
 
 
 def test_a_table_without_its_columns(laid: Path, tmp_path: Path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"index": [0]}), tmp_path / "x.parquet")
 
     assert "not a whole table" in refused(resaved(laid / "records/t/a-s0", (tmp_path / "x.parquet").read_bytes()))
@@ -165,3 +165,90 @@ def test_the_same_seed_twice(tmp_path: Path, lay_record):
     lay_record(tmp_path, "a", 0, STANDS)
 
     assert "both are t/a with seed 0" in refused(tmp_path)
+
+
+def test_a_rung_that_does_not_add_up_to_its_score_is_left_out(laid: Path):
+    folder = laid / "records/t/a-s0"
+    record = load(folder / "record.json")
+    assert record.scores
+    scores = record.scores.model_copy(update={"attacks": {"fgsm": 0.9, "pgd": 0.75}})
+    beside = {name: (folder / name).read_bytes() for name in record.files}
+    save(record.model_copy(update={"scores": scores}), folder, beside)
+
+    assert list(read(folder)[0].first.rungs()) == ["pgd"]
+
+
+def test_an_evaluation_that_was_not_climbed_to_its_end_has_no_robust_verdicts(laid: Path):
+    folder = laid / "records/t/a-s0"
+    record = load(folder / "record.json")
+    assert record.scores
+    beside = {name: (folder / name).read_bytes() for name in record.files}
+    save(record.model_copy(update={"scores": record.scores.model_copy(update={"robust": None})}), folder, beside)
+    result = read(folder)[0].first
+
+    assert result.robust is None
+    assert result.clean.all()
+    save(record.model_copy(update={"scores": None}), folder, beside)
+    assert "a record without scores: nothing to compare; run its job again" in refused(folder)
+
+
+def test_groups_are_by_task_then_label_with_those_that_failed(tmp_path: Path, lay_record):
+    for label, seed, task in (("b", 1, "t"), ("b", 0, "t"), ("a", 0, "u"), ("c", 0, "t")):
+        failed = {"status": "failed", "error": "x"} if (label, seed) in (("b", 1), ("c", 0)) else {}
+        lay_record(tmp_path, label, seed, np.roll(STANDS, seed), task=task, **failed)
+    groups = read(tmp_path)
+
+    assert [(group.name, len(group.results), len(group.failed)) for group in groups] == [
+        *(("t/b (1 seeds)", 1, 1), ("t/c-s0", 0, 1), ("u/a-s0", 1, 0))
+    ]
+
+
+def test_of_a_study_there_is_nothing_to_compare(tmp_path: Path, lay_record):
+    lay_record(tmp_path, "a", 0, STANDS, job={"study": {"name": "grow"}})
+    assert "holds a study's records, which have no examples to compare" in refused(tmp_path)
+    lay_record(tmp_path, "b", 0, STANDS)
+    assert [group.label for group in read(tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"label": [0, None, 2], "predicted": [None, 1, 2]}, "examples without label and predicted"),
+        ({"index": ["a", "b", "c"]}, "not a whole table of examples"),
+        ({"broken_by": [[1], [2], [3]]}, "not a whole table of examples"),
+    ],
+)
+def test_a_table_with_holes_or_other_things_is_refused(laid: Path, columns, said):
+    whole = {"index": [0, 1, 2], "label": [0, 1, 2], "predicted": [0, 1, 2], "broken_by": ["pgd", None, None]}
+    file = io.BytesIO()
+    pq.write_table(pa.table(whole | columns), file)
+
+    assert said in refused(resaved(laid / "records/t/a-s0", file.getvalue()))
+
+
+def test_a_table_without_examples_is_refused(laid: Path):
+    folder = laid / "records/t/a-s0"
+    none = Scores(clean=Accuracy(accuracy=0, low=0, high=1, n=0))
+    table = pq.read_table(folder / "examples.parquet").slice(0, 0)
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    record = load(folder / "record.json").model_copy(update={"scores": none})
+    save(record, folder, {"examples.parquet": file.getvalue()})
+
+    assert "examples.parquet: no examples" in refused(folder)
+
+
+@pytest.mark.parametrize("weights", [{}, None, "f0"])
+def test_seeds_of_which_no_digest_is_known_may_be_anything(tmp_path: Path, lay_record, weights):
+    for seed in (0, 1):
+        lay_record(tmp_path, "a", seed, STANDS, provenance={"weights_sha256": weights})
+
+    assert read(tmp_path)[0].seeds == [0, 1]
+
+
+def test_a_folder_of_that_name_without_a_record_is_no_seed(laid: Path):
+    (laid / "records/t/a-s9").mkdir()
+    (laid / "records/t/b-s0").mkdir()
+
+    assert read(laid / "records/t/a")[0].seeds == [0, 1, 2]
+    assert "no seeds of that name" in refused(laid / "records/t/b")

@@ -107,6 +107,6 @@ def _rows(group: Group, folders: Folders) -> tuple[bytes, list[Bools]]:
 
 def _claim(sizes: list[int]) -> Claim:
     enough = sum(size >= LEAST_SEEDS for size in sizes)
-    if len(sizes) < 2 or enough < 2:
+    if enough < 2:
         return "checkpoints"
     return "defenses" if enough == len(sizes) else "both"

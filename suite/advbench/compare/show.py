@@ -91,8 +91,7 @@ def _tell_all(console: Console, found: Sequence[Comparison], p: Sequence[float])
 
 def _cells(line: Line) -> tuple[str, ...]:
     if line.kind == "cost":
-        ratio = f"x {line.b / line.a:.3g}" if line.a else ""
-        return printable(line.name), f"{line.a:,.4g}", f"{line.b:,.4g}", ratio, "", ""
+        return printable(line.name), f"{line.a:,.4g}", f"{line.b:,.4g}", f"x {line.b / line.a:.3g}", "", ""
     points = 100 * (line.b - line.a)
     cells = printable(line.name), f"{line.a:.2%}", f"{line.b:.2%}", f"{points:+.2f}"
     if line.change is None:
