@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save as tensors
 
 from advbench.board import build
-from advbench.board.examples import standing
+from advbench.board.examples import images, of, standing
 from advbench.record import Record, save
 
 
@@ -31,7 +31,7 @@ EXAMPLES = {
     "label": [0, 1, 2],
     "predicted": [0, 7, 2],
     "margin": [1.23456, -0.5, 2.0],
-    "distance": pa.array([0.1, None, 0.3], pa.float64()),
+    "distance": pa.array([0.12346, None, 0.3], pa.float64()),
     "broken_by": pa.array(["pgd", "clean", None], pa.string()),
     "forward": [10, 1, 100],
     "backward": [5, 0, 50],
@@ -74,11 +74,11 @@ def test_whole_files_come_as_they_are(write: Any):
         "attacks": ["pgd", "clean"],
         "broken": [0, 1, -1],
         "margin": [1.23, -0.5, 2.0],
-        "distance": [0.1, None, 0.3],
+        "distance": [0.123, None, 0.3],
         "passes": [15, 1, 150],
     }
     # What is wrong without an attack has fallen at nought.
-    assert found["standing"] == [[0.0, 0.1, 0.3], [0.6667, 0.3333, 0.0]]
+    assert found["standing"] == [[0.0, 0.1235, 0.3], [0.6667, 0.3333, 0.0]]
     assert found["images"]["shape"] == [1, 2, 3]
     pixels = [list(base64.b64decode(text)) for text in found["images"]["pixels"]]
     assert pixels == (255 * IMAGES).round().astype(int).reshape(4, -1).tolist()
@@ -145,6 +145,41 @@ BROKEN = {
         tensors({"index": np.array([1, 2]), "images": np.zeros((1, 1, 2, 2))}),
         "adversarial.safetensors has images of shape (1, 1, 2, 2), not (2, 1 or 3, H, W)",
     ),
+    "holes": (
+        "examples__parquet",
+        parquet(**EXAMPLES | {"label": pa.array([0, None, 2], pa.int64())}),
+        "examples.parquet lacks a column, or has another kind of numbers in it",
+    ),
+    "no index": (
+        "adversarial__safetensors",
+        tensors({"images": IMAGES}),
+        "adversarial.safetensors lacks images or their index",
+    ),
+    "no images": (
+        "adversarial__safetensors",
+        tensors({"index": np.arange(4)}),
+        "adversarial.safetensors lacks images or their index",
+    ),
+    "index of pairs": (
+        "adversarial__safetensors",
+        tensors({"index": np.zeros((4, 2), int), "images": IMAGES}),
+        "adversarial.safetensors lacks images or their index",
+    ),
+    "index of fractions": (
+        "adversarial__safetensors",
+        tensors({"index": np.zeros(4), "images": IMAGES}),
+        "adversarial.safetensors lacks images or their index",
+    ),
+    "one image": (
+        "adversarial__safetensors",
+        tensors({"index": np.arange(1), "images": IMAGES[0]}),
+        "adversarial.safetensors has images of shape (1, 2, 3)",
+    ),
+    "no height": (
+        "adversarial__safetensors",
+        tensors({"index": np.arange(4), "images": IMAGES[:, :, :0]}),
+        "adversarial.safetensors has images of shape (4, 1, 0, 3)",
+    ),
     "words": ("measures__safetensors", b"{}", "measures.safetensors holds no tensors"),
 }
 
@@ -157,6 +192,42 @@ def test_a_broken_file_is_said_and_the_rest_is_shown(write: Any, name: str):
     [(_, why)] = found["left"].items()
     assert why.startswith(says)
     assert found["id"]
+
+
+def test_numbers_that_a_table_holds_as_a_dictionary_are_numbers(write: Any):
+    coded = EXAMPLES | {"label": pa.array([0, 1, 2]).dictionary_encode()}
+
+    assert held(write(examples__parquet=parquet(**coded)))["examples"]["label"] == [0, 1, 2]
+
+
+def test_clean_images_of_another_shape_and_of_none_are_left_out(write: Any):
+    odd = {"index": np.arange(4), "images": IMAGES, "clean": IMAGES[:, :, :1]}
+    none = {"index": np.arange(0), "images": IMAGES[:0], "clean": IMAGES[:0]}
+
+    assert "clean" not in held(write(adversarial__safetensors=tensors(odd)))["images"]
+    found = held(write(adversarial__safetensors=tensors(none)))
+    assert "images" not in found
+    assert "left" not in found
+
+
+def test_a_record_with_little_room_shows_at_least_one_image_and_so_many_rows(write: Any, make: Any):
+    folder = write() / "records" / "t" / "pgd-at-s0"
+    files = {"examples.parquet": parquet(**EXAMPLES)}
+    files["adversarial.safetensors"] = tensors({"index": np.arange(4), "images": IMAGES})
+    record = save(make(), folder, files)
+
+    for pixels, count in ((1, 1), (12, 2), (10**9, 4)):
+        found = images(folder, record, pixels)
+        assert found is not None
+        assert (len(found["pixels"]), found["index"]) == (count, [*range(count)])
+    rows = of(folder, record, 2)
+    assert rows is not None
+    assert (rows["n"], rows["index"], len(rows["standing"][0])) == (3, [3, 5], 3)
+    assert (of(folder, make()), images(folder, make())) == (None, None)
+
+
+def test_of_no_examples_none_stand():
+    assert standing(np.zeros(0)) == [[], []]
 
 
 def test_a_file_that_has_gone_or_changed_is_said(write: Any):

@@ -122,6 +122,11 @@ def test_a_failed_seed_has_no_number_and_marks_the_mean(trained: Trained) -> Non
         assert budget.places[0].epochs == (1, 1)
 
 
+def test_of_seeds_that_all_failed_no_epoch_fits(trained: Trained) -> None:
+    (place,) = reached(groups(trained("a", [0.4], error="x")), "epochs", 1).places
+    assert (place.pgd, place.rank, place.epochs, place.marked) == (None, None, (0, 0), True)
+
+
 def test_a_seed_whose_first_epoch_does_not_fit_marks_the_mean_of_the_others(trained: Trained) -> None:
     quick, slow = trained("a", [0.4], 0, seconds=1.0), trained("a", [0.6], 1, seconds=3.0)
     (place,) = reached(groups(quick, slow), "seconds", 2.0).places

@@ -47,3 +47,5 @@ def test_any_other_defense_says_it_by_the_checkpoint_that_was_kept(trained: Any)
     assert [adversarial(one) for one in kept] == [True, False, True]
     # Where both rules choose the same epoch it tells nothing.
     assert adversarial(trained("mine", [0.1, 0.4]).model_copy(update={"best_epoch": 2}))
+    # Nor does one without a history.
+    assert adversarial(trained("mine", []))

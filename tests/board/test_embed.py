@@ -35,10 +35,25 @@ def test_the_libraries_are_whole():
     charts, tables = paged.text(embed.charts()), paged.text(embed.tables())
 
     assert charts == embed.library("plotly", "package_data", "plotly.min.js")
-    # A module's only export becomes the one name that our scripts ask for.
-    assert tables.count("window.DataTable=") == 1
-    assert "export{" not in tables
+    # A module's only export becomes the one name that our scripts ask for; what stands around it stays.
+    bundle = embed.library("itables", "html", "dt_bundle.js")
+    before, names, behind = re.fullmatch(r"(.*)export\{([^}]*)\};?(.*)", bundle, re.DOTALL).groups()  # pyright: ignore
+    name = re.search(r"([\w$]+) as default\b", names)
+    assert name
+    assert tables == f'(()=>{{"use strict";{before}window.DataTable={name[1]};{behind}\n}})()'
     assert len(tables) > 500_000
+
+
+def test_the_styles_are_the_library_s_and_then_ours():
+    ours = (embed.HERE / "board.css").read_text("utf-8")
+
+    assert embed.styles() == embed.library("itables", "html", "dt_bundle.css") + ours
+
+
+def test_data_are_packed_without_blanks_and_only_where_json_has_them():
+    assert paged.text(embed.packed({"a": [1, None], "b": "c d"})) == '{"a":[1,null],"b":"c d"}'
+    with pytest.raises(ValueError, match="JSON"):
+        embed.packed(float("nan"))
 
 
 def test_nothing_is_fetched_by_a_style_sheet():

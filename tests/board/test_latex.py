@@ -59,6 +59,20 @@ def test_a_task_is_a_table_that_says_what_it_shows(records: list[Record]):
     assert r"\dagger" not in other
 
 
+@pytest.mark.parametrize(("more", "cut"), [(0, False), (1, True)])
+def test_a_note_of_a_hundred_characters_is_whole(make: Make, more: int, cut: bool):
+    words = "ValueError: " + "word " * 14 + "abc" + "d" * more
+    tex = latex(sections([make("a", error=words)]))
+
+    assert len(f"1 of 1 FAILED: {words}") == 100 + more
+    assert (f"a: 1 of 1 FAILED: {words}." in tex) == (not cut)
+    assert ("word {[}...]." in tex) == cut
+
+
+def test_the_protocol_is_left_out_where_there_is_none(make: Make):
+    assert r"Accuracy in \%, robust accuracy: means over seeds" in latex(sections([make(error="x")]))
+
+
 def test_no_record_is_no_table():
     assert r"\begin" not in latex([])
 

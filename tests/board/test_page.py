@@ -140,6 +140,25 @@ def test_readers_without_javascript_are_sent_to_the_readme(tmp_path: Path, lay: 
     assert '<a href="README.md">' in said
 
 
+def test_the_readme_is_lines_without_gaps_or_ends_of_templates(tmp_path: Path, lay: Lay, spent: list[Record]) -> None:
+    build(lay(tmp_path, *spent))
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    assert not re.search(r"\n\n\n|[ \t]\n|\n +[^ ]|\{[%{]", text)
+
+
+def test_studies_are_on_the_page_with_what_a_claim_is(tmp_path: Path, lay: Lay, make: Any) -> None:
+    study = make("grow").model_copy(update={"job": {"title": "Growth", "study": {"name": "grow"}}})
+    page = Tags(built(tmp_path, lay, [study]))
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert [one["title"] for one in page.data["board"]["studies"]] == ["Growth"]
+    assert page.data["board"]["words"]["claims"] in readme
+    assert (page.data["board"]["records"], page.data["board"]["tasks"]) == (0, [])
+    plain = Tags(built(tmp_path / "plain", lay, [make()]))
+    assert "studies" not in plain.data["board"]
+    assert "claims" not in plain.data["board"]["words"]
+
+
 def test_hostile_text_stays_text(tmp_path: Path, lay: Lay, make: Any) -> None:
     flag = Flag(name=HOSTILE, message=HOSTILE, evidence={HOSTILE: HOSTILE})
     records = [

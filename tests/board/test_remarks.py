@@ -107,3 +107,32 @@ def test_flags_are_counted_by_seed_and_their_absence_is_said(make: Make):
 
     assert said(section, "Flags") == "Flags: a withstood PGD and fell to stronger attacks on 2 of 3 seeds."
     assert said(one(make("a", 0), make("b", 0)), "flag") == "No seed of 2 raised a flag."
+
+
+def test_of_two_rows_there_is_one_difference(make: Make):
+    standing = Standing(ranks={"a": (1, 1), "b": (2, 2)}, better={"a": ["b"], "b": []}, claim="checkpoints")
+    two = replace(one(make("a", 0), make("b", 0)), standing=standing)
+
+    assert said(two, "differences") == "1 of the 1 differences between two rows are real, beyond examples."
+    assert not said(replace(two, standing=replace(standing, ranks={"a": (1, 1)})), "differences")
+
+
+def test_quantities_of_one_verdict_are_told_together_with_how_many_defenses_have_them(make: Make):
+    records = [measured(make(f"d{i}", 0, 0.1 * (i + 1)), q0=float(i), q1=float(i), q2=float(i)) for i in range(8)]
+    few = [records[i].measures for i in range(8)]
+    for measures in few[:2]:
+        measures.pop(QUANTITIES[2][0])
+    words = said(one(*records), "Spearman")
+
+    first, second, third = (CURVATURE[name] for name in QUANTITIES[:3])
+    assert f"robust accuracy rises with {first} (+1.00), {second} (+1.00) and {third} (+1.00). These are" in words
+    assert "over 6 to 8 defenses" in words
+    unscored = make("none", 0, None)
+    assert said(one(*records, measured(unscored, q0=9.0)), "Spearman") == words
+
+
+def test_without_records_there_is_nothing_to_say(make: Make):
+    section = one(make("a", 0))
+
+    assert remarks(replace(section, groups=())) == []
+    assert remarks(section) == ["No seed of 1 raised a flag."]

@@ -15,7 +15,7 @@ import pytest
 import states
 from safetensors.numpy import save as safetensors
 
-from advbench.board import build, room
+from advbench.board import build, embed, room
 from advbench.board.room import turns
 from advbench.board.table import sections
 from advbench.record import Measure, Record, Scores
@@ -92,6 +92,80 @@ def test_what_fits_to_the_byte_is_shown(make: Any):
     assert given(room.size(images)) == (0, {"images": images})
     left, said = given(room.size(images) - 1)
     assert (left, list(said)) == (room.size(images) - 1, ["left"])
+
+
+def test_what_records_say_fits_to_the_byte_and_else_leaves_no_words_behind(make: Any):
+    measure = {"fosc": {"mean": Measure(value=1.0, unit="nats", meaning="what it is")}}
+    rows = list(turns(sections([make("a"), make("b", 0, 0.4).model_copy(update={"measures": measure})])))
+    folders = {room.key(row.record): Path("records/t/x") for _, row in rows}
+    (one, _), (other, _) = rows
+    held, left = room._settings(rows, folders, 10**6)
+    # Words that a record brings are its own.
+    words = [[], [("nats", "what it is")]]
+    sizes = [
+        room.size(held.records[place], held.courses[place], told) for (place, _), told in zip(rows, words, strict=True)
+    ]
+
+    assert 10**6 - left == sum(sizes)
+    assert held.task(0)["words"] == [["nats", "what it is"]]
+    assert list(held.task(0)["held"]) == ["0-0", "1-0"]
+    assert held.task(1) == {"held": {}, "words": []}
+    exact, left = room._settings(rows, folders, sum(sizes))
+    assert (list(exact.records), left) == ([one, other], 0)
+    less, left = room._settings(rows, folders, sum(sizes) - 1)
+    assert (list(less.records), list(less.courses), left) == ([one], [one], sizes[1] - 1)
+    assert less.task(0)["words"] == []
+
+
+def test_after_so_many_records_without_room_no_further_ones_are_tried(make: Any, monkeypatch: pytest.MonkeyPatch):
+    noise = np.random.default_rng(0).bytes(20_000).hex()
+    said = [{"provenance": {"said": noise}} if seed in (1, 2) else {} for seed in range(4)]
+    records = [make("a", seed).model_copy(update=more) for seed, more in enumerate(said)]
+    rows = list(turns(sections(records)))
+    folders = {room.key(row.record): Path("records/t/x") for _, row in rows}
+
+    for misses, seeds in ((2, [0]), (3, [0, 3])):
+        monkeypatch.setattr(room, "MISSES", misses)
+        held, _ = room._settings(rows, folders, 8_000)
+        assert [seed for _, _, seed in held.records] == seeds
+
+
+def test_each_record_has_its_part_of_rows_and_pixels(make: Any, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(room.arrays, "of", lambda *_: None)
+    monkeypatch.setattr(room.examples, "of", lambda _f, _r, rows: asked.append(("rows", rows)))
+    monkeypatch.setattr(room.examples, "images", lambda _f, _r, pixels: asked.append(("pixels", pixels)))
+    found = sections([make(seed=seed) for seed in range(2)])
+    folders = {room.key(row.record): Path("records/t/x") for row in found[0].rows}
+
+    room.fill(found, folders, 10**6)
+    assert asked == [("rows", 50_000)] * 2 + [("pixels", 1_250_000)] * 2
+    asked.clear()
+    monkeypatch.setattr(room, "ROWS", 198)
+    room.fill(found, folders, 10**6)
+    assert asked[0] == ("rows", 100)
+    assert sum(room.SHARES.values()) == pytest.approx(1)
+    assert room.fill([], {}, 10**6) == room.Held()
+
+
+def test_a_thousand_bytes_are_tried_and_fewer_are_not(make: Any):
+    (alive, lone, dead) = turns(sections([make("a", 0), make("a", 1), make("a", 2, error="x")]))
+    folders = {room.key(row.record): Path() for _, row in (alive, lone, dead)}
+    tried: list[Any] = []
+
+    def give(left: int) -> dict[str, Any]:
+        # The second has no room for its settings, the third failed: neither is asked.
+        held = room.Held({alive[0]: {}, dead[0]: {}}, {alive[0]: {}, dead[0]: {}})
+        assert room._add(held, "images", lambda *at: tried.append(at), left, [alive, lone, dead], folders) == left
+        assert held.records[dead[0]] == {}
+        return held.records[alive[0]]
+
+    assert (give(1_000), len(tried)) == ({}, 1)
+    assert (list(give(999)), len(tried)) == (["left"], 1)
+
+
+def test_a_part_takes_what_it_is_and_its_frame():
+    assert room.size("a", ["b"]) == len(embed.packed("a")) + len(embed.packed(["b"])) + 150
 
 
 def full(results: Path, tasks: int, defenses: int, seeds: int) -> None:

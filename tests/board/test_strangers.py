@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from advbench.board import build
+from advbench.board import build, strangers
 from advbench.board.rows import radius
-from advbench.record import Record
+from advbench.record import Cost, Record, load
 from advbench.spec import BadInput
 
 Lay = Callable[..., Path]
@@ -65,3 +65,53 @@ def test_a_radius_that_no_float_holds_is_no_radius(tmp_path: Path, lay: Lay, mak
     beyond = ["1e400", f"{'9' * 400}/1", "1e999999999", "1e-999999999", "nan", "1/0", "x"]
     assert [radius(eps) for eps in beyond] == [0] * len(beyond)
     assert told(make(curve=dict.fromkeys(beyond, 0.5)), tmp_path, lay) == []
+
+
+@pytest.fixture
+def asked(tmp_path: Path, lay: Lay) -> Callable[[Record], list[str]]:
+    """A function: a record -> what is wrong with it, for whoever reads it."""
+
+    def read(record: Record) -> list[str]:
+        (path,) = lay(tmp_path, record).rglob("record.json")
+        try:
+            assert strangers.read(path) == load(path)
+        except BadInput as error:
+            return [line.removeprefix(f"{path}: ") for line in error.lines]
+        return []
+
+    return read
+
+
+@pytest.mark.parametrize(("count", "fits"), [(10**18, True), (10**18 + 1, False), (-(10**18) - 1, False)])
+def test_costs_that_no_sum_holds_are_refused(asked: Any, trained: Any, count: int, fits: bool):
+    record = trained("a", [0.5])
+    said = [] if fits else ["a cost beyond 1e+18; correct it, or remove the record"]
+
+    assert asked(record.model_copy(update={"cost": Cost(forward=count)})) == said
+    for name in ("forward", "backward"):
+        epoch = record.history[0].model_copy(update={name: count})
+        assert asked(record.model_copy(update={"history": (epoch,)})) == said
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"evaluation": {"attacks": ["fgsm", {"name": "pgd"}]}}, []),
+        ({"evaluation": {"attacks": [{"name": "pgd"}, 5]}}, ["job.evaluation.attacks: should be a list of tables"]),
+        ({"evaluation": {"attacks": None}, "model": {"extra_data": "ImageNet-1k"}, "until": None}, []),
+        ({"until": {"margin": 1, "width": 0.5}}, []),
+        ({"until": {"margin": None, "width": "x"}}, ["job.until.width: should be a number"]),
+        ({"data": 1, "until": [1]}, ["job.data: should be a table", "job.until: should be a table"]),
+        ({"study": {"name": "grow"}}, []),
+    ],
+)
+def test_what_is_there_has_the_shape_that_a_run_gives(asked: Any, make: Any, job: dict[str, Any], said: list[str]):
+    assert asked(make("external" if "study" in job else "a").model_copy(update={"job": job})) == said
+
+
+def test_another_record_of_a_provenance_is_a_table(asked: Any, make: Any):
+    record = make()
+
+    assert asked(record.model_copy(update={"provenance": {"until": {"against": "x"}}})) == []
+    said = asked(record.model_copy(update={"provenance": {"until": "x"}}))
+    assert said == ["provenance.until: should be a table"]

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save as tensors
 
 from advbench.board import build
-from advbench.board.studies import plain, required, studies
+from advbench.board.beside import key
+from advbench.board.studies import interval, number, plain, required, studies
 from advbench.findings import Claim, Findings, Plot
 from advbench.record import MEASURES, Record, save
 
@@ -115,3 +116,95 @@ def test_without_studies_nothing_is_said_of_them(tmp_path: Path, make: Any):
 
     assert "studies" not in json.loads((tmp_path / "board.json").read_text())
     assert "Claims" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_study_says_all_that_is_known_of_it(tmp_path: Path):
+    notes = {"grow": ("one core", "float64"), "more": ("one core",)}
+    one = lay(tmp_path, 0, 3.00000123, measure_notes=notes)
+    two = lay(tmp_path, 1, None, status="failed", findings=None, error="Traceback\nValueError: no")
+    (study,) = studies([two, one])
+    claim = {"name": "ratio", "statement": "It <b>grows</b>.", "source": "derived here", "required": 2}
+    claim |= {"sense": "at least", "over": "mean"}
+    found = {"found": 3, "low": None, "high": None, "verdict": "undecided", "numbers": [3]}
+
+    assert plain(study) == {
+        "task": "growth",
+        "title": "Growth",
+        "study": "grow",
+        "about": "Does it grow?",
+        "paper": "A 2020",
+        "seeds": [0],
+        "failed": [{"seed": 1, "error": "ValueError: no"}],
+        "claims": [claim | found],
+        "notes": ["one core", "float64"],
+        "curves": None,
+        "plot": Plot(x="width", y="loss", log="y").plain(),
+    }
+    (none,) = studies([two.model_copy(update={"job": {"study": {"name": "grow"}}})])
+    said = plain(none)
+    assert [said[key] for key in ("title", "about", "paper", "claims", "plot")] == ["growth", None, None, [], None]
+
+
+def test_studies_stand_by_task_and_label_with_their_seeds_in_order(tmp_path: Path):
+    records = [
+        lay(tmp_path / f"{task}{label}", seed, 3.0, task=task, label=label)
+        for seed, label, task in ((1, "b", "t"), (0, "b", "t"), (0, "a", "u"), (0, "a", "t"))
+    ]
+
+    assert [(one.task, one.label, one.seeds) for one in studies(records)] == [
+        *(("t", "a", (0,)), ("t", "b", (0, 1)), ("u", "a", (0,)))
+    ]
+
+
+def curves(folder: Path, *seeds: dict[str, Any]) -> Any:
+    records = [lay(folder, seed, 3.0, lines=lines) for seed, lines in enumerate(seeds)]
+    folders = {key(record): folder / "records" / "growth" / f"grow-s{record.seed}" for record in records}
+    return studies(records, folders)[0].curves
+
+
+def test_seeds_of_another_x_and_lines_of_another_length_are_left_out(tmp_path: Path):
+    whole = {"x": [1.0, 2.0], "a": [1 / 3, 1.0], "b": [1.0]}
+    others = [{"x": [1.0, 3.0], "a": [5.0, 5.0]}, {"a": [5.0, 5.0]}, {"x": [1.0, 2.0], "b": [7.0, 8.0]}]
+
+    assert curves(tmp_path, whole, *others) == {
+        "x": [1, 2],
+        "lines": {"a": [[0.3333, 1]] * 3, "b": [[7, 8]] * 3},
+        "seeds": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "points"),
+    [
+        ({"x": [1 / 3] * 400, "a": [1.0] * 400}, 400),
+        ({"x": [1.0] * 401, "a": [1.0] * 401}, None),
+        ({"x": [1.0]}, None),
+        ({"a": [1.0]}, None),
+        ({"x": [[1.0]], "a": [[1.0]]}, None),
+        ({"x": [], "a": []}, None),
+    ],
+)
+def test_curves_are_shown_where_they_have_an_x_of_up_to_four_hundred_points(tmp_path: Path, lines, points):
+    found = curves(tmp_path, lines)
+
+    assert (found and found["x"]) == (points and [0.333333] * points)
+
+
+def test_curves_that_cannot_be_read_are_passed_over(tmp_path: Path):
+    lines = {"x": [1.0], "a": [2.0]}
+    records = [lay(tmp_path, seed, 3.0, lines=lines if seed else None) for seed in range(3)]
+    folders = {key(record): tmp_path / "records" / "growth" / f"grow-s{record.seed}" for record in records}
+    (folders[key(records[1])] / MEASURES).write_bytes(b"changed")
+
+    assert studies(records, folders)[0].curves == {"x": [1], "lines": {"a": [[2]] * 3}, "seeds": 1}
+    assert studies(records)[0].curves is None
+    assert studies(records[:2], folders)[0].curves is None
+
+
+def test_what_was_found_is_said_at_three_digits(tmp_path: Path):
+    (one,) = studies([lay(tmp_path, seed, found) for seed, found in enumerate([2.9, 3.0, 3.1])])[0].judged
+    every = replace(one, claim=one.claim.model_copy(update={"over": "every seed"}), low=1 / 3, high=12345.0)
+
+    assert [number(x) for x in (None, 1 / 3, 12345.0)] == ["–", "0.333", "1.23e+04"]
+    assert (required(every), interval(every)) == ("at least 2, in every seed", "0.333 to 1.23e+04")
+    assert interval(replace(one, low=None)) == "–"

@@ -74,12 +74,12 @@ def verdicts(folder: Path, record: Record) -> tuple[NDArray[np.int64], NDArray[n
 
     found = table(folder, record, ["index", "broken_by"])
     try:
-        index = np.asarray(found["index"].cast(pa.int64()), dtype=np.int64)
-        stands = np.asarray(found["broken_by"].is_null(), dtype=bool)
+        index = np.asarray(found["index"].cast(pa.int64()))
+        stands = np.asarray(found["broken_by"].is_null())
     except (KeyError, ValueError, pa.ArrowException):
         raise Lost("examples.parquet lacks its index or what broke the examples") from None
-    if not len(index) or (index[1:] <= index[:-1]).any():
-        order = np.argsort(index, kind="stable")
+    if (index[1:] < index[:-1]).any():
+        order = np.argsort(index)
         index, stands = index[order], stands[order]
     if not len(index) or (index[1:] == index[:-1]).any():
         raise Lost("examples.parquet names an example twice, or none")

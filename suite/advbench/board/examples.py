@@ -66,7 +66,7 @@ def standing(distance: NDArray[np.float64]) -> list[list[float | None]]:
     at = np.unique(known)
     if len(at) > POINTS:
         at = at[np.linspace(0, len(at) - 1, POINTS).round().astype(int)]
-    fallen = np.searchsorted(known, at, side="right") / max(len(distance), 1)
+    fallen = np.searchsorted(known, at, side="right") / len(distance)
     return [[digits(float(x), 4) for x in at], [digits(float(1 - share), 4) for share in fallen]]
 
 

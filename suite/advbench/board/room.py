@@ -136,7 +136,7 @@ def turns(sections: Sequence[Section]) -> Rows:
         for g, group in enumerate(section.groups)
         for s, row in enumerate(group.rows)
     ]
-    return sorted(places, key=lambda found: (found[0][2], found[0][1], found[0][0]))
+    return sorted(places, key=lambda found: (found[0][2], found[0][1]))
 
 
 def _where(kind: str) -> str:
