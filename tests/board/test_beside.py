@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from safetensors.numpy import save as tensors
 
 from advbench.board import build
+from advbench.board.beside import Lost
 from advbench.board.examples import images, of, standing
 from advbench.record import Record, save
 
@@ -150,36 +152,6 @@ BROKEN = {
         parquet(**EXAMPLES | {"label": pa.array([0, None, 2], pa.int64())}),
         "examples.parquet lacks a column, or has another kind of numbers in it",
     ),
-    "no index": (
-        "adversarial__safetensors",
-        tensors({"images": IMAGES}),
-        "adversarial.safetensors lacks images or their index",
-    ),
-    "no images": (
-        "adversarial__safetensors",
-        tensors({"index": np.arange(4)}),
-        "adversarial.safetensors lacks images or their index",
-    ),
-    "index of pairs": (
-        "adversarial__safetensors",
-        tensors({"index": np.zeros((4, 2), int), "images": IMAGES}),
-        "adversarial.safetensors lacks images or their index",
-    ),
-    "index of fractions": (
-        "adversarial__safetensors",
-        tensors({"index": np.zeros(4), "images": IMAGES}),
-        "adversarial.safetensors lacks images or their index",
-    ),
-    "one image": (
-        "adversarial__safetensors",
-        tensors({"index": np.arange(1), "images": IMAGES[0]}),
-        "adversarial.safetensors has images of shape (1, 2, 3)",
-    ),
-    "no height": (
-        "adversarial__safetensors",
-        tensors({"index": np.arange(4), "images": IMAGES[:, :, :0]}),
-        "adversarial.safetensors has images of shape (4, 1, 0, 3)",
-    ),
     "words": ("measures__safetensors", b"{}", "measures.safetensors holds no tensors"),
 }
 
@@ -194,20 +166,45 @@ def test_a_broken_file_is_said_and_the_rest_is_shown(write: Any, name: str):
     assert found["id"]
 
 
-def test_numbers_that_a_table_holds_as_a_dictionary_are_numbers(write: Any):
-    coded = EXAMPLES | {"label": pa.array([0, 1, 2]).dictionary_encode()}
-
-    assert held(write(examples__parquet=parquet(**coded)))["examples"]["label"] == [0, 1, 2]
+LACKING = "lacks images or their index"
 
 
-def test_clean_images_of_another_shape_and_of_none_are_left_out(write: Any):
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"images": IMAGES}, LACKING),
+        ({"index": np.arange(4)}, LACKING),
+        ({"index": np.zeros((4, 2), int), "images": IMAGES}, LACKING),
+        ({"index": np.zeros(4), "images": IMAGES}, LACKING),
+        ({"index": np.arange(1), "images": IMAGES[0]}, "has images of shape (1, 2, 3), not (1, 1 or 3, H, W)"),
+        ({"index": np.arange(4), "images": IMAGES[:, :, :0]}, "has images of shape (4, 1, 0, 3)"),
+    ],
+)
+def test_images_without_a_shape_or_an_index_are_lost(tmp_path: Path, make: Any, arrays: dict[str, Any], said: str):
+    record = save(make(), tmp_path, {"adversarial.safetensors": tensors(arrays)})
+
+    with pytest.raises(Lost, match=f"^adversarial.safetensors {re.escape(said)}"):
+        images(tmp_path, record)
+
+
+def test_numbers_that_a_table_holds_as_a_dictionary_are_numbers(tmp_path: Path, make: Any):
+    coded = parquet(**EXAMPLES | {"label": pa.array([0, 1, 2]).dictionary_encode()})
+    found = of(tmp_path, save(make(), tmp_path, {"examples.parquet": coded}))
+
+    assert found is not None
+    assert found["label"] == [0, 1, 2]
+
+
+def test_clean_images_of_another_shape_and_of_none_are_left_out(tmp_path: Path, make: Any):
     odd = {"index": np.arange(4), "images": IMAGES, "clean": IMAGES[:, :, :1]}
     none = {"index": np.arange(0), "images": IMAGES[:0], "clean": IMAGES[:0]}
+    found, nothing = (
+        images(tmp_path, save(make(), tmp_path, {"adversarial.safetensors": tensors(one)})) for one in (odd, none)
+    )
 
-    assert "clean" not in held(write(adversarial__safetensors=tensors(odd)))["images"]
-    found = held(write(adversarial__safetensors=tensors(none)))
-    assert "images" not in found
-    assert "left" not in found
+    assert found is not None
+    assert "clean" not in found
+    assert nothing is None
 
 
 def test_a_record_with_little_room_shows_at_least_one_image_and_so_many_rows(write: Any, make: Any):
