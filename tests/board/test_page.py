@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 
 from advbench.board import build
 from advbench.board.numbers import amount, budget, duration, few, percent
-from advbench.board.page import escape_markdown, ranks, spread
+from advbench.board.page import escape_markdown, markdown, ranks, spread
+from advbench.board.support import Standing
+from advbench.board.table import sections
+from advbench.board.words import certainty
 from advbench.record import Flag, Record
 
 Lay = Callable[..., Path]
@@ -145,6 +149,14 @@ def test_the_readme_is_lines_without_gaps_or_ends_of_templates(tmp_path: Path, l
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.endswith("\n")
     assert not re.search(r"\n\n\n|[ \t]\n|\n +[^ ]|\{[%{]", text)
+
+
+def test_who_leads_is_said_with_how_sure_that_is_and_whose_notes_come_first(make: Any) -> None:
+    standing = Standing(ranks={"a": (1, 1), "b": (2, 2)}, better={"a": ["b"], "b": []}, claim="checkpoints")
+    for flags, notes in (((COLLAPSED,), " Read the notes of a first."), ((), "")):
+        (section,) = sections([make("a", flags=flags), make("b", robust=0.1)])
+        said = f"a is best (rank 1 of 2): better than the other.{notes} {certainty(standing)}"
+        assert said in markdown([replace(section, standing=standing)]).replace("\\", "")
 
 
 def test_studies_are_on_the_page_with_what_a_claim_is(tmp_path: Path, lay: Lay, make: Any) -> None:

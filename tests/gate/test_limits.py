@@ -157,6 +157,7 @@ def test_the_smallest_factor_is_found_to_a_hundredth_up_to_the_most(factor: floa
 
     assert found is not None
     assert factor <= found <= 1.01 * factor
+    assert _least(lambda f: f >= 8, 8) == 8
     assert _least(lambda f: f >= 10.2, 10) is None
     assert _least(lambda _: False, 10) is None
 

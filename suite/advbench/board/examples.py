@@ -110,7 +110,7 @@ def _bytes(image: NDArray[Any]) -> str:
 def _whole(column: Any) -> NDArray[np.int64]:
     if column.null_count:
         raise ValueError
-    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
+    return np.asarray(column.to_numpy()).astype(np.int64)
 
 
 def _real(column: Any, n: int) -> NDArray[np.float64]:
