@@ -136,7 +136,8 @@ def students(rows: np.ndarray) -> tuple[float, float]:
 def test_the_interval_of_three_seeds_is_the_wider_of_two_within_the_range(tmp_path: Path, shares):
     for seed, share in enumerate(shares):
         lay(tmp_path, "a", seed, first(share))
-    both = wilson(np.mean([round(share * N) / N for share in shares]), N), students(np.stack([*map(first, shares)]))
+    rows = np.stack([*map(first, shares)])
+    both = wilson(float(rows.mean()), N), students(rows)
 
     low, high = read(tmp_path).intervals["a"]
     assert low == pytest.approx(max(0, min(one for one, _ in both)))

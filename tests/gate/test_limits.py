@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def test_passes_are_counted(sides: Sides, ratio, verdict):
     assert passes(*sides([1, 2], [1, 2], cost=half_known), ratio).verdict == "INCONCLUSIVE"
 
 
-def timed(old: list[float], new: list[float]) -> dict[str, Any]:
+def timed(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
     return {"cost": {"old": [Cost(train_seconds=s) for s in old], "new": [Cost(train_seconds=s) for s in new]}}
 
 
