@@ -25,6 +25,8 @@ def test_step_sizes_are_reconsidered_where_the_paper_says():
             before, share = share, share + max(share - before - Fraction(3, 100), Fraction(6, 100))
         assert list(checkpoints("L2", steps)) == expected
     assert checkpoints("Linf", 5) == {1: 1, 2: 1, 3: 1, 4: 1, 5: 1}
+    # No window is empty, and each is shorter than the one before by a step at least, as in the package.
+    assert checkpoints("Linf", 10) == {2: 2, **dict.fromkeys(range(3, 11), 1)}
     # In L1 after every 4 %, which is every step of the 30 to 40 in one ball.
     assert checkpoints("L1", 40) == dict.fromkeys(range(1, 41), 1)
     assert checkpoints("L1", 100) == dict.fromkeys(range(4, 101, 4), 4)
@@ -53,13 +55,13 @@ def test_a_step_size_is_halved_when_the_loss_rose_too_seldom_or_stands_where_it_
     where = torch.full((4, 12), 0.5)
 
     def window(steps: int, rises: list[int], height: list[float]) -> None:
-        """So many rises in `steps` steps, whose highest loss is `height` at the last of the rises."""
+        """So many rises above 0 in `steps` steps, whose highest loss is `height` at the last of the rises."""
         for i in range(steps):
             a.x_adv, a.grad = where + 0.001 * (i + 1), where * (i + 1)
             a.value = torch.zeros(4)
             a._note(
                 torch.tensor(
-                    [h if i == r - 1 else (h / 2 if i < r else -1.0) for r, h in zip(rises, height, strict=True)]
+                    [h if i == r - 1 else (h / 2 if i < r else 0.0) for r, h in zip(rises, height, strict=True)]
                 )
             )
         a._reconsider(steps)
@@ -76,20 +78,27 @@ def test_a_step_size_is_halved_when_the_loss_rose_too_seldom_or_stands_where_it_
     window(19, [19, 19, 19, 14], [2.0, 1.0, 1.0, 2.0])
     assert a.halved.tolist() == [False, True, False, True]
     assert a.step.flatten().tolist() == pytest.approx([0.2, 0.1, 0.1, 0.05])
+    # A height that is only reached again is no better place to go on from.
+    torch.testing.assert_close(a.x_adv[:, 0], 0.5 + 0.001 * torch.tensor([19, 17, 19, 14]))
     window(16, [16, 16, 16, 13], [2.0, 1.0, 1.0, 2.0])
     assert a.halved.tolist() == [True, False, True, False]
     assert a.step.flatten().tolist() == pytest.approx([0.1, 0.1, 0.05, 0.05])
+    # 12 rises of 16 are just three quarters, and too few as well.
+    window(16, [16, 12, 16, 13], [3.0, 3.0, 3.0, 3.0])
+    assert a.halved.tolist() == [False, True, False, False]
 
 
 def test_in_l1_a_step_is_shared_by_the_pixels_of_the_largest_gradients():
-    a = ascents(apgd._SparseAscents, 2, Threat("L1", 0.6))
-    a.grad = torch.tensor([[3.0, -5, 1, 4, 0, 2, -1, 1, 1, 1, 1, 1], [0.0] * 12])
-    a.share = torch.tensor([0.25, 0.25])
+    a = ascents(apgd._SparseAscents, 3, Threat("L1", 0.6))
+    a.grad = torch.tensor([[3.0, -5, 1, 4, 0, 2, -1, 1, 1, 1, 1, 1], [0.0] * 12, [1.0, *[0.5] * 10, -2]])
+    a.share = torch.tensor([0.25, 0.25, 0.0])
 
     a._move(first=True)
 
     assert a.x_adv[0].tolist() == pytest.approx([0.7, 0.3, 0.5, 0.7, *[0.5] * 8])
     assert a.x_adv[1].tolist() == [0.5] * 12
+    # Where the best point has moved no pixel, the steepest takes all of it, as far as the box lets it.
+    assert a.x_adv[2].tolist() == pytest.approx([*[0.5] * 11, 0.0])
 
 
 def test_in_l1_the_step_size_starts_anew_where_the_best_point_got_sparser():
