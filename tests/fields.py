@@ -1,4 +1,4 @@
-"""What tests share that hold the fields of a kind of part to a table: what they are unless said, and what they may be."""
+"""What tests share that hold parts to a table of their fields: what they are unless said, and what they may be."""
 
 from __future__ import annotations
 

@@ -148,6 +148,37 @@ def test_below_four_classes_the_ladder_is_one_custom_evaluation_of_the_package(j
         assert (made.apgd.n_restarts, made.fab.n_restarts, made.square.n_queries) == (5, 5, QUERIES)
 
 
+@pytest.mark.parametrize(("norm", "starts", "targets"), [("Linf", 1, 9), ("L2", 1, 9), ("L1", 5, 5)])
+def test_the_package_s_numbers_are_its_standard_version_s_from_four_classes_on(norm, starts, targets):
+    for classes in (2, 3, 4, 7, 100):
+        part = AutoAttackPart(part="apgd-ce", classes=classes)
+        made = autoattack._package(part, nn.Identity(), Threat(norm, 0.1), 7, torch.device("cpu"))
+
+        standard = classes >= 4
+        assert made.apgd.n_restarts == (starts if standard else 5)
+        assert made.fab.n_restarts == (1 if standard else 5)
+        assert made.apgd.use_largereps == (norm == "L1")
+        assert (made.attacks_to_run, made.square.n_queries, made.seed) == (["apgd-ce"], 5000, 7)
+        if standard:
+            assert made.apgd_targeted.n_target_classes == min(targets, classes - 1)
+            assert made.fab.n_target_classes == min(9, classes - 1)
+        assert AutoAttack().protocol(classes) == ("autoattack" if standard else "apgd-ce+fab+square")
+
+
+def test_a_block_is_one_batch_of_the_package_however_large_and_nothing_is_printed(capsys):
+    model, sizes = small(3).eval(), [0]
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    x = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    part = AutoAttackPart(part="square", classes=3, queries=2)
+
+    part.run(
+        model, x, model(x).argmax(1), Threat("Linf", 1e-6), BlockNoise(torch.device("cpu"), 3, 300, torch.arange(300))
+    )
+
+    assert max(sizes) == 300
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_robust_score_below_four_classes_is_named_after_its_parts(judged, blobs):
     # At a radius of nothing all that is right stands; the whole ensemble runs.
     found = judged(small(3), blobs(4), [AutoAttack()], Threat("Linf", 1e-4), classes=3, curve=[], alone=0)

@@ -66,6 +66,20 @@ def test_the_numbers_are_those_of_the_package_s_standard_version(norm: Norm):
     )
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_below_four_classes_the_numbers_are_those_of_the_package_s_custom_version(norm: Norm):
+    names: list[Any] = ["apgd-ce", "fab", "square"]
+    theirs = Package(nn.Identity(), norm=norm, eps=0.1, version="custom", attacks=names, device="cpu")
+    ours: dict[str, Any] = {part.key: part.attack for part in AutoAttackFast().parts(3) if isinstance(part, FastPart)}
+
+    assert list(ours) == theirs.attacks_to_run
+    ce, fab, square = ours.values()
+    assert (ce.loss, ce.runs_for(norm, 3)) == ("ce", theirs.apgd.n_restarts)
+    assert (fab.targets, fab.starts, theirs.fab.targeted) == (0, theirs.fab.n_restarts, False)
+    assert square.queries == theirs.square.n_queries
+    assert ladder(queries=17)[3].attack == Square(queries=17)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 def test_the_parts_are_the_reference_s_by_name_and_order(classes: int):
     keys = [part.key for part in AutoAttackFast().parts(classes)]
@@ -74,6 +88,7 @@ def test_the_parts_are_the_reference_s_by_name_and_order(classes: int):
 
 def test_the_protocol_says_what_is_not_the_standard():
     assert AutoAttackFast().protocol(10) == "autoattack-fast"
+    assert AutoAttackFast().protocol(4) == "autoattack-fast"
     assert AutoAttackFast().protocol(3) == "apgd-ce+fab+square"
     assert AutoAttackFast(precision="bf16").protocol(10) == "autoattack-fast (bf16)"
 

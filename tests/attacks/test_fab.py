@@ -215,6 +215,25 @@ def test_bad_hyper_parameters_are_refused(bad):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_the_nearest_point_is_the_last_crossing_s_that_is_nearer_than_all_before(norm):
+    """The recurrence above, on the way to a plane at a distance of 1: of the places beyond it, the nearest."""
+    model, x = Linear(2), uniform(10, 0.45, 0.55)
+    y = model(x).argmax(1)
+    place, beyond = 0.0, []
+    for _ in range(12):
+        alpha = min(abs(1 - place) / (abs(1 - place) + 1), 0.1)
+        place = (place + 1.05 * (1 - place)) * (1 - alpha) + 1.05 * alpha
+        beyond += [place] * (place > 1)
+        place *= 0.9 if place > 1 else 1
+
+    found = FAB(steps=12, nearest=True).run(model, x, y, Threat(norm, 10.0), noise(10))
+
+    assert min(beyond) < beyond[0]
+    away = Threat(norm, 1).size(found - x) / distances(model, x, y, norm).amin(1)
+    torch.testing.assert_close(away, torch.full_like(away, min(beyond)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_the_nearest_of_several_planes_is_found_to_the_end(norm):
     model, x = Linear(5), uniform(60, 0.45, 0.55)
     y = model(x).argmax(1)

@@ -116,6 +116,9 @@ def test_newton_goes_on_for_as_long_as_coordinates_arrive_one_by_one(norm):
 
         torch.testing.assert_close(w @ move, -gap, rtol=1e-12, atol=0)
         assert ((x + move >= 0) & (move <= 0)).all()
+        # Beside one that is done at once.
+        beside = onto_hyperplane(norm, torch.stack([torch.full_like(x, 0.5), x]), w, torch.stack([gap * 1e-9, gap]))
+        torch.testing.assert_close(beside[1], move, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("norm", NORMS)

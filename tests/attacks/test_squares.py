@@ -124,6 +124,16 @@ def test_pyramids_spend_the_whole_radius_inside_the_box(norm):
         squares.accept(torch.arange(6), candidate.clone())
 
 
+@pytest.mark.parametrize(("norm", "inside"), [("L2", 0), ("L1", 1e-6)])
+def test_in_l1_pyramids_stay_a_millionth_inside_as_the_package_s(norm, inside):
+    x, threat = torch.full((3, 1, 10, 10), 0.5, dtype=torch.float64), Threat(norm, 0.3)
+    squares = Pyramids(x, threat, noise(3))
+    for candidate, _ in squares.candidates([5] * 6):
+        expected = torch.full((3,), 0.3 * (1 - inside), dtype=torch.float64)
+        torch.testing.assert_close(threat.size(candidate - x), expected, rtol=1e-9, atol=0)
+        squares.accept(torch.arange(3), candidate.clone())
+
+
 def test_from_one_point_nothing_is_asked_twice_and_nothing_that_changes_nothing():
     x, threat = images(1, 1, 8, 8), Threat("Linf", 0.1)
     low, high = (x - 0.1).clamp_min(0), (x + 0.1).clamp_max(1)

@@ -91,8 +91,18 @@ def test_attacks_of_other_libraries_can_look_for_what_transfers(judged, digits_c
 
 
 def test_it_takes_its_examples_as_its_attack_takes_them(digits_cnn):
+    assert not BARE.whole_block
     assert not BARE.on(digits_cnn, PGD()).whole_block
     assert BARE.on(digits_cnn, AutoAttackPart(part="square", classes=10)).whole_block
+
+
+def test_the_schema_knows_of_what_its_tables_are():
+    fields = Transfer.model_json_schema()["properties"]
+
+    assert {name: fields[name]["table"] for name in ("surrogate", "attack")} == {
+        "surrogate": "model",
+        "attack": "attack",
+    }
 
 
 def test_a_bare_name_is_a_table_and_what_holds_the_network_stays_out_of_the_table(digits_cnn):
@@ -105,6 +115,7 @@ def test_a_bare_name_is_a_table_and_what_holds_the_network_stays_out_of_the_tabl
         "attack": {"name": "mi-fgsm"},
     }
     assert made.on(digits_cnn, PGD()).plain() == made.plain()
+    assert BARE.plain()["attack"] == {"name": "pgd"}
     with pytest.raises(RuntimeError, match="no network yet"):
         made.run(nn.Identity(), torch.rand(1, 3), torch.zeros(1).long(), Threat("Linf", 0.1), noise(1))
     with pytest.raises(ValidationError):

@@ -110,6 +110,51 @@ def test_of_a_linear_model_all_that_is_robust_is_certified(norm: Norm):
     crowned = (truth > 0) & (found.arrays["interval_margin"] <= 0)
     assert crowned.any() == (norm != "Linf")
     torch.testing.assert_close(found.arrays["margin"][crowned], truth[crowned], rtol=0, atol=1e-4)
+    if norm == "Linf":
+        torch.testing.assert_close(found.arrays["interval_margin"], truth, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_the_ball_is_the_one_in_which_the_ledger_accepts_a_candidate(norm: Norm):
+    """eps, its tolerance of 1e-6 + 1e-5 eps, and in L1 2^-25 for each of 16 pixels: exact where the box is far."""
+    torch.manual_seed(0)
+    model: Any = Linear().build((1, 4, 4), 2).requires_grad_(False)
+    x, eps = 0.4 + 0.2 * torch.rand(60, 1, 4, 4), {"Linf": 0.01, "L2": 0.03, "L1": 0.1}[norm]
+    with torch.no_grad():
+        model[1].bias -= model(x).median(0).values
+    y = model(x).argmax(1)
+
+    found = Certified().collect(Scene(model, x, y, Threat(norm, eps), 2))
+
+    model.double()
+    clean = margin(model(x.double()), y)
+    slope = model[1].weight[1] - model[1].weight[0]
+    radius = eps + 1e-6 + 1e-5 * eps + (16 * 2**-25 if norm == "L1" else 0)
+    intervals, proven = clean - radius * slope.abs().sum(), clean - radius * Threat(norm, 1).dual_norm(slope[None])
+    standing = found.values["attacked"].value or 0
+    torch.testing.assert_close(found.arrays["interval_margin"], intervals, rtol=0, atol=1e-12)
+    asked = int(found.notes[0].rpartition(" ")[2])
+    assert found.notes == (f"60 examples, eps {eps:g}, float64; CROWN was asked of {asked}",)
+    assert asked == round(60 * standing) - int((intervals > 0).sum())
+    crowned = found.arrays["margin"] != found.arrays["interval_margin"]
+    assert norm == "Linf" or 3 <= crowned.sum() <= asked
+    torch.testing.assert_close(found.arrays["margin"][crowned], proven[crowned], rtol=0, atol=1e-12)
+    shares = (float((found.arrays[name] > 0).double().mean()) for name in ("margin", "interval_margin"))
+    assert tuple(found.values[name].value for name in ("certified", "certified_interval")) == tuple(shares)
+
+
+def test_where_no_attack_can_be_the_right_ones_are_the_upper_bound(monkeypatch: pytest.MonkeyPatch):
+    def refuse(scene: Scene) -> None:
+        raise NotApplicable("it has none")
+
+    monkeypatch.setattr(Scene, "needs_gradient", refuse)
+    model, x = Linear().build((1, 2, 2), 3).requires_grad_(False), torch.rand(8, 1, 2, 2)
+    y = torch.where(torch.arange(8) < 5, model(x).argmax(1), (model(x).argmax(1) + 1) % 3)
+
+    found = Certified().collect(Scene(model, x, y, Threat("Linf", 0.01), 3))
+
+    assert found.values["attacked"].value == 5 / 8
+    assert found.notes[1:] == ("attacked: no attack: it has none",)
 
 
 def test_a_network_without_a_relu_has_interval_bounds_alone(digits_test: Examples):

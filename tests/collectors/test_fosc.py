@@ -24,6 +24,19 @@ def test_on_a_linear_model_it_goes_from_all_of_the_slope_to_zero(logistic, norm)
     assert found.arrays["fosc"][:, -1].abs().max() < 1e-6
     assert found.arrays["fosc_box"][:, -1].abs().max() < 1e-6
     assert found.values["fosc_median"].value == pytest.approx(0, abs=1e-6)
+    assert found.values["fosc_relative_median"].value == pytest.approx(0, abs=1e-5)
+    assert found.values["fosc_start_mean"].value == pytest.approx(0.1 * float(scene.threat.dual_norm(slope).mean()))
+    assert found.notes == ("24 examples, 4 steps from the clean image",)
+
+
+def test_a_model_that_never_changes_its_mind_is_at_a_maximum_everywhere():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Threshold(9.0, 0.0), torch.nn.Linear(4, 2))
+    scene = Scene(model.requires_grad_(False), torch.rand(3, 1, 2, 2), torch.zeros(3).long(), Threat("L2", 0.1), 2)
+
+    found = Fosc(steps=2, random_start=True).collect(scene)
+
+    assert all((array == 0).all() for array in found.arrays.values())
+    assert found.notes == ("3 examples, 2 steps from a random point",)
 
 
 def test_it_is_a_gap_and_the_box_only_lowers_it(scene):

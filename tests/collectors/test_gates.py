@@ -56,6 +56,25 @@ class Bounded(nn.Module):
         return flat.clamp(0, 1).clamp(max=0).clamp(min=torch.zeros(4)).clamp(min=-1)
 
 
+class Aside(nn.Module):
+    """Its units are those of the images; what it does to its own parameters is none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.ones(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = x[:, None].expand(-1, 2, -1, -1, -1).flatten(1, 2)
+        return F.relu(planes * F.relu(self.scale)).flatten(1) + F.relu(self.shift).sum()
+
+
+def test_units_are_counted_in_maps_too_and_parameters_are_none():
+    x = torch.tensor([[[[1.0, -1], [2, -2]]], [[[1, 1], [1, 0]]]])
+
+    assert open_share(Aside(), x).tolist() == [0.5, 0.75]
+    assert agreement(Aside(), x, x.flip(0)).tolist() == [0.75, 0.75]
+
+
 def test_a_network_without_gates_has_no_share():
     x = torch.rand(2, 1, 2, 2)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from advbench.collectors import input_hessian
+from advbench.collectors.base import spearman
 from advbench.collectors.influence import Influence, gradient_lengths, top_share
 from advbench.collectors.input_hessian import InputHessian
 from advbench.losses import cross_entropy
@@ -45,6 +46,9 @@ def test_what_vmap_cannot_do_is_done_one_by_one(scene, digits_cnn):
 
     assert torch.allclose(lengths, expected(looked, looked.x), rtol=1e-9)
     assert "one by one" in how
+    # A weight that the loss does not see adds nothing.
+    looked.model.register_parameter("unseen", nn.Parameter(torch.ones(3).double(), requires_grad=False))
+    assert torch.equal(gradient_lengths(looked, looked.x)[0], lengths)
 
 
 def test_the_share_of_the_top_tenth():
@@ -64,7 +68,11 @@ def test_numbers_are_those_of_the_arrays_and_batches_change_nothing(scene):
     assert whole.values["louder_median"].value == pytest.approx(float(ratio.quantile(0.5)))
     for name, found in whole.values.items():
         assert small.values[name].value == pytest.approx(found.value, rel=1e-8), name
-    assert -1 <= (whole.values["louder_with_curvature"].value or 9) <= 1
+    looked = scene(30)
+    sure, bent = looked.logits(looked.x).softmax(1).amax(1), InputHessian().largest(looked)
+    assert whole.values["louder_with_confidence"].value == pytest.approx(spearman(ratio, sure))
+    assert whole.values["louder_with_curvature"].value == pytest.approx(spearman(ratio, bent))
+    assert -1 <= spearman(ratio, bent) <= 1
 
 
 def test_the_input_curvature_is_that_of_its_own_collector_and_found_once_for_both(scene, monkeypatch):

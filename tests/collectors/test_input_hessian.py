@@ -7,8 +7,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from advbench.collectors.base import NotApplicable
+from advbench.attacks.pgd import input_gradient
+from advbench.collectors.base import NotApplicable, spearman
 from advbench.collectors.input_hessian import InputHessian, share
+from advbench.collectors.input_spectrum import factor
 from advbench.models.mlp import Mlp
 from advbench.threat import Threat
 
@@ -26,6 +28,11 @@ def test_the_exact_method_and_lanczos_agree_on_a_piecewise_linear_network(scene,
 
     assert "exact" in exact.notes[1]
     assert "Lanczos" in krylov.notes[1]
+    assert not any("above the rank" in note for note in exact.notes)
+    for name in ("clean_confidence", "adversarial_confidence"):
+        assert torch.allclose(exact.arrays[name], krylov.arrays[name], atol=1e-12), name
+    logits = looked.model(looked.x)
+    assert torch.allclose(exact.arrays["clean_confidence"], logits.softmax(1).max(1).values)
     for name in ("clean_values", "clean_trace", "adversarial_values", "adversarial_trace"):
         size = exact.arrays["clean_values"].amax()
         assert torch.allclose(exact.arrays[name], krylov.arrays[name], atol=1e-7 * float(size)), name
@@ -80,6 +87,45 @@ def test_the_closed_form_is_close_at_first_and_leaves_the_ascent_as_it_grows(sce
     assert errors == sorted(errors)
     assert errors[3] > 3 * errors[0]
     assert (found.values["size_follows_curvature"].value or 0) > 0.9
+
+
+def test_energies_and_errors_are_those_of_the_ways_worked_out_one_by_one(scene):
+    looked = scene(7)
+    found = InputHessian(steps=3, step_size=0.05, strengths=(0.01, 0.1, 0.2), cap=1e9).collect(looked)
+
+    exact = factor(looked.model, looked.x, looked.y)
+    vectors, project, x_adv, energy = exact.vectors(2), looked.threat.projection(looked.x), looked.x, []
+    for _ in range(3):
+        slope = input_gradient(looked.model, x_adv, looked.y)
+        x_adv = project(looked.threat.step(x_adv, slope, looked.threat.eps / 4))
+        energy.append(share(vectors, (x_adv - looked.x).flatten(1)).median(0).values)
+    way, errors, energies = torch.zeros_like(looked.x), [], []
+    for step in range(1, 5):
+        way = way + 0.05 * input_gradient(looked.model, looked.x + way, looked.y)
+        if step in (1, 2, 4):  # strengths of 0.01 (one step at least), 0.1 and 0.2
+            real = way.flatten(1)
+            errors.append(((exact.ascent(0.05, step) - real).norm(dim=1) / real.norm(dim=1)).median())
+            energies.append(share(vectors, real).median(0).values)
+
+    torch.testing.assert_close(found.arrays["attack_energy"], torch.stack(energy))
+    assert found.values["attack_energy_1"].value == pytest.approx(float(energy[-1][0]))
+    assert found.values["attack_energy_2"].value == pytest.approx(float(energy[-1][1]))
+    torch.testing.assert_close(found.arrays["ascent_energy"], torch.stack(energies))
+    torch.testing.assert_close(found.arrays["closed_form_error"], torch.stack(errors))
+    assert found.values["closed_form_kept"].value == 1
+    sizes = way.flatten(1).norm(dim=1)
+    largest = exact.values[:, 0]
+    assert found.values["size_follows_curvature"].value == pytest.approx(spearman(sizes, largest))
+
+
+def test_what_bends_more_than_the_cap_is_left_out_of_the_comparison(scene):
+    looked = scene(20)
+    largest = InputHessian().largest(looked)
+    cap = float(largest.median()) / 2
+
+    found = InputHessian(strengths=(0.1, 0.5), cap=cap).collect(looked)
+
+    assert found.values["closed_form_kept"].value == pytest.approx(float((largest * 0.5 <= cap).double().mean()))
 
 
 def test_the_share_along_eigenvectors_is_a_share():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from advbench.attacks.pgd import input_gradient
 from advbench.collectors.base import NotApplicable
-from advbench.collectors.input_spectrum import Factor, factor, piecewise_linear, products
+from advbench.collectors.input_spectrum import Factor, _excess, factor, piecewise_linear, products
 from advbench.losses import cross_entropy
 
 CLASSES = 6
@@ -165,6 +168,31 @@ def test_the_closed_form_holds_for_curvatures_of_every_size(size):
     exact = sum((1 + a * size) ** step for step in range(steps))  # the geometric series
 
     assert torch.allclose(lone.ascent(a, steps), torch.tensor([[exact, steps]], dtype=torch.float64), rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 12, 40])
+def test_the_series_for_small_curvatures_is_the_binomial_one(steps):
+    """(((1 + a l)^m - 1) / l - a m) / l = sum over k >= 2 of C(m, k) a^k l^(k - 2), in exact fractions."""
+    a = Fraction(1, 2)
+    sizes = [
+        Fraction(0),
+        *(Fraction(1, 2000) / steps * part for part in (Fraction(1, 100), Fraction(1, 2), Fraction(19, 10))),
+    ]
+    exact = [sum(math.comb(steps, k) * a**k * size ** (k - 2) for k in range(2, steps + 1)) for size in sizes]
+
+    found = _excess(torch.tensor([[float(size) for size in sizes]], dtype=torch.float64), float(a), steps)
+
+    assert found[0].tolist() == pytest.approx([float(value) for value in exact], rel=1e-12)
+
+
+def test_an_eigenvalue_of_nothing_has_no_eigenvector():
+    values = torch.tensor([[4.0, 4 * 1.5e-10, 4 * 0.9e-10, 0.0]], dtype=torch.float64)
+    rows = torch.diag_embed(values.sqrt())
+    eye = torch.eye(4, dtype=torch.float64)[None]
+    found = Factor(rows, values, eye, rows[:, 0], rows[:, 0]).vectors(4)
+
+    assert torch.allclose(found[0, :2], eye[0, :2])
+    assert (found[0, 2:] == 0).all()
 
 
 def test_an_example_that_overflows_is_nan_and_leaves_the_others_alone(images):

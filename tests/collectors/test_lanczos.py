@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advbench.collectors.lanczos import density, lanczos, trace
+from advbench.collectors.lanczos import density, eigh, lanczos, trace
 
 DTYPE = torch.float64
 
@@ -132,3 +132,56 @@ def test_the_density_integrates_to_one_and_is_that_of_the_known_spectrum():
     assert float(found.sum() * step) == pytest.approx(1, abs=1e-6)
     assert float((found.cumsum(0) - exact.cumsum(0)).abs().max() * step) < 0.03
     assert torch.allclose(weights.sum(1), torch.ones(20, dtype=DTYPE))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 9])
+def test_an_error_is_the_residual_or_its_square_over_the_gap(steps: int):
+    matrix = with_spectrum(draw(2, 20))
+    found = lanczos(times(matrix), draw(2, 20, seed=2), steps=steps, top=steps, tolerance=0)
+
+    vectors = found.vectors(steps)
+    residual = (vectors @ matrix - found.values[:, :, None] * vectors).norm(dim=2)
+    expected = residual.clone()
+    for row in range(2):
+        for place in range(steps):
+            others = [abs(float(found.values[row, place] - other)) for other in found.values[row].tolist()]
+            gap = min([apart for i, apart in enumerate(others) if i != place], default=0) - float(residual[row, place])
+            if gap > residual[row, place]:
+                expected[row, place] = residual[row, place] ** 2 / gap
+    torch.testing.assert_close(found.errors, expected, rtol=1e-7, atol=1e-12)
+
+
+def test_without_probes_the_trace_is_that_of_the_space_and_one_probe_knows_no_error():
+    matrix = with_spectrum(draw(2, 12))
+    found = lanczos(times(matrix), draw(2, 12, seed=3), steps=4, top=4, tolerance=0)
+
+    inside, none = trace(times(matrix), found, [])
+    outside, unknown = trace(times(matrix), found, [draw(2, 12, seed=4).sign()])
+
+    assert torch.equal(inside, found.values.sum(1))
+    assert none.tolist() == [0, 0]
+    assert not torch.equal(outside, inside)
+    assert unknown.isnan().all()
+
+
+def test_a_density_is_a_mixture_of_normal_ones():
+    values, weights = torch.tensor([[0.3, -1.0], [2.0, 0.5]], dtype=DTYPE), torch.tensor([[0.25, 0.75], [0.9, 0.1]])
+    grid = torch.linspace(-3, 3, 41, dtype=DTYPE)
+
+    found = density(values, weights.to(DTYPE), grid, 0.2)
+
+    bells = [torch.distributions.Normal(value, 0.2).log_prob(grid).exp() for value in values.flatten()]
+    expected = sum(weight * bell for weight, bell in zip(weights.flatten().tolist(), bells, strict=True)) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_a_matrix_with_one_entry_that_is_no_number_has_no_values_and_stops_no_other():
+    matrices = with_spectrum(draw(3, 4))
+    expected = torch.linalg.eigvalsh(matrices)
+    matrices[1, 2, 0] = torch.inf
+
+    values, vectors = eigh(matrices)
+
+    assert values[1].isnan().all()
+    assert torch.allclose(values[[0, 2]], expected[[0, 2]])
+    assert torch.allclose(matrices[[0, 2]] @ vectors[[0, 2]], vectors[[0, 2]] * values[[0, 2], None])

@@ -31,6 +31,15 @@ def test_a_quadratic_bends_as_it_is_known_to():
     assert torch.allclose(found.arrays["lipschitz"], rise / 0.1, rtol=1e-9)
 
 
+def test_a_model_that_never_changes_its_mind_is_linear_and_changes_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.Threshold(9.0, 0.0), nn.Linear(4, 2)).requires_grad_(False)
+    scene = Scene(model, torch.rand(3, 1, 2, 2), torch.zeros(3).long(), Threat("L2", 0.1), 2, attack=PGD(steps=1))
+
+    found = Linearity().collect(scene)
+
+    assert found.arrays["lipschitz"].tolist() == found.arrays["error"].tolist() == [0, 0, 0]
+
+
 def test_of_a_linear_model_with_two_classes_all_gradients_are_parallel(logistic):
     model, x, y = logistic(0)
     scene = Scene(model.requires_grad_(False), x, y, Threat("Linf", 0.1), 2, attack=PGD(steps=8))

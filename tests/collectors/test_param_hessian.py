@@ -81,6 +81,32 @@ def test_graphs_that_do_not_fit_are_made_again(small, monkeypatch):
     assert told._kept == []
 
 
+def test_graphs_that_memory_does_not_hold_are_let_go_and_a_product_is_one_product(small, monkeypatch):
+    kept = WeightHessian(small(), "clean")
+    expected = kept(way := torch.ones(1, 51, dtype=torch.float64))
+    hessian = WeightHessian(small(), "clean")
+    slope = hessian._slope
+
+    def lacking(rows: Tensor) -> Any:
+        if hessian._keeps:
+            raise torch.OutOfMemoryError("no memory")
+        return slope(rows)
+
+    monkeypatch.setattr(hessian, "_slope", lacking)
+
+    torch.testing.assert_close(hessian(way), expected, rtol=1e-10, atol=1e-14)
+    assert (hessian.products, kept.products, hessian._keeps, hessian._kept) == (1, 1, False, [])
+    assert torch.equal(hessian(way), hessian(way))
+    assert hessian.products == 3
+
+    def never(rows: Tensor) -> Any:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(hessian, "_slope", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        hessian(way)
+
+
 @pytest.mark.parametrize("loss", ["clean", "fixed", "moving"])
 def test_top_trace_and_density_are_those_of_the_dense_hessian(small, loss: Loss):
     scene = small()
@@ -92,7 +118,11 @@ def test_top_trace_and_density_are_those_of_the_dense_hessian(small, loss: Loss)
     assert found.values[f"{loss}_top1"].value == pytest.approx(float(values[0]), rel=1e-9)
     assert found.values[f"{loss}_lowest"].value == pytest.approx(float(values[-1]), abs=1e-9)
     assert found.values[f"{loss}_trace"].value == pytest.approx(float(values.sum()), rel=1e-9)
-    step = found.arrays[f"{loss}_density_at"].diff()[0]
+    # Five hundredths of the spectrum's width beyond both of its ends.
+    at, beyond = found.arrays[f"{loss}_density_at"], 0.05 * float(values[0] - values[-1])
+    assert float(at[0]) == pytest.approx(float(values[-1]) - beyond, abs=1e-9)
+    assert float(at[-1]) == pytest.approx(float(values[0]) + beyond, abs=1e-9)
+    step = at.diff()[0]
     assert float(found.arrays[f"{loss}_density"].sum() * step) == pytest.approx(1, abs=1e-6)
 
 
@@ -126,6 +156,19 @@ def test_logistic_regression_has_the_hessians_of_its_formulas(logistic):
     assert (whole(WeightHessian(scene, "fixed")) - fixed).abs().max() < 1e-9
     assert (whole(WeightHessian(scene, "moving")) - full).abs().max() < 1e-9
     assert (full - fixed).abs().max() > 1e-3
+
+
+def test_a_moving_attack_goes_all_the_way_to_the_radius_or_to_the_box(small):
+    scene = small()
+    leaf = scene.adversarial.clone().requires_grad_()
+    slope = torch.autograd.grad(cross_entropy(scene.model(leaf), scene.y).sum(), leaf)[0]
+    far = scene.x + 0.3 * slope / slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    assert (far < 0).any()
+    assert (far > 1).any()
+
+    found = WeightHessian(scene, "moving").value(torch.arange(12))
+
+    torch.testing.assert_close(found.detach(), cross_entropy(scene.model(far.clamp(0, 1)), scene.y))
 
 
 def test_a_moving_attack_s_hessian_is_the_slope_of_its_gradient(small):
@@ -195,4 +238,24 @@ def test_where_memory_is_short_there_are_fewer_vectors_and_it_says_how_well_it_k
     found = ParamHessian().collect(small())
 
     assert found.arrays["clean_ritz"].shape == (1, 3)
+    monkeypatch.setattr("advbench.collectors.param_hessian.free", lambda device: 0)
+    assert ParamHessian(top=1).collect(small()).arrays["clean_ritz"].shape == (1, 2)
+    monkeypatch.setattr("advbench.collectors.param_hessian.free", lambda device: None)
+    assert ParamHessian(steps=5, tolerance=1e-300).collect(small()).arrays["clean_ritz"].shape == (1, 5)
     assert any(note.startswith("clean: after 3 steps the largest values are known to") for note in found.notes)
+
+
+def test_a_density_of_several_runs_has_a_row_for_each_and_one_of_a_flat_loss_has_a_width(small):
+    found = ParamHessian(runs=3, top=2).collect(small()).arrays
+    rows, taken = found["clean_ritz"].shape
+
+    assert rows == 3
+    assert found["clean_weights"].shape == (3, taken)
+    assert torch.allclose(found["clean_weights"].sum(1), torch.ones(3, dtype=torch.float64))
+    assert len({round(float(value), 12) for value in found["clean_weights"][:, 0]}) == 3
+
+    flat = small(nn.Threshold(99.0, 0.0))
+    flat.model[-1].weight.data.zero_()
+    flat.model[-1].bias.data.copy_(torch.tensor([900.0, 0, 0]))
+    at = ParamHessian(top=1).collect(Scene(flat.model, flat.x, 0 * flat.y, flat.threat, 3)).arrays["clean_density_at"]
+    assert (float(at[0]), float(at[-1])) == (pytest.approx(-0.05), pytest.approx(0.05))

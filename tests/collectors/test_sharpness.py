@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advbench.attacks.pgd import PGD
 from advbench.collectors import sharpness
 from advbench.collectors.base import Scene
-from advbench.collectors.landscape import filter_normalized, mean_loss, moved, normal, slope
+from advbench.collectors.landscape import attacked, filter_normalized, mean_loss, moved, normal, slope
 from advbench.collectors.sharpness import Sharpness, asam, awp, sam
 from advbench.threat import Threat
 
@@ -139,6 +140,33 @@ def test_the_slope_is_that_of_the_loss_and_moving_touches_nobody(scene):
 
     assert rise == pytest.approx(sharpness.dot(uphill, uphill), rel=1e-5)
     assert all(torch.equal(weights[name], value) for name, value in looked.model.named_parameters())
+
+
+def test_a_weight_that_the_loss_does_not_see_has_a_slope_of_zero(bowl):
+    weights = {"w": bowl.model.w.detach()}
+    expected = slope(bowl, weights, bowl.x)
+    bowl.model.register_parameter("unseen", nn.Parameter(torch.ones(3, dtype=DTYPE), requires_grad=False))
+
+    found = slope(bowl, weights | {"unseen": bowl.model.unseen}, bowl.x)
+
+    assert torch.equal(found["w"], expected["w"])
+    assert found["unseen"].tolist() == [0, 0, 0]
+
+
+def test_at_an_even_number_of_points_one_is_the_unmoved_model_and_the_ends_are_the_reach(scene):
+    how: dict[str, Any] = {"side": 2, "average": (), "sam": (), "asam": (), "awp": (), "reach": 0.3}
+    looked = scene(6)
+    found = Sharpness(points=4, steps=2, **how).collect(looked)
+    weights = {name: value.detach() for name, value in looked.parameters().items()}
+
+    assert found.arrays["curve_at"].tolist() == pytest.approx([-0.3, -0.1, 0, 0.3])
+    assert found.arrays["surface_at"].tolist() == [-0.3, 0.3]
+    assert {array.dtype for array in found.arrays.values()} == {DTYPE}
+    assert float(found.arrays["clean_curve"][2]) == pytest.approx(found.values["clean_loss"].value)
+    # Made anew by as many steps as asked for.
+    there = moved(weights, (-0.3, Sharpness()._direction(looked, weights, 0)))
+    images = attacked(looked, there, PGD(steps=2))
+    assert float(found.arrays["adversarial_curve"][0]) == pytest.approx(mean_loss(looked, there, images))
 
 
 def test_batches_change_nothing(scene):

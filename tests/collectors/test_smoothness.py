@@ -35,8 +35,13 @@ def test_where_a_weight_is_zero_linf_jumps_and_l2_does_not(logistic, norm: Norm)
     eps = 0.05 if norm == "Linf" else 0.05 * 12**0.5
     scene = Scene(Row(w).requires_grad_(False), x, y, Threat(norm, eps), 2)
 
-    found = Smoothness(sizes=(1e-4, 1e-5, 1e-6)).collect(scene).values
+    measured = Smoothness(sizes=(1e-4, 1e-5, 1e-6)).collect(scene)
+    found = measured.values
 
+    # One that jumps is ten times as fast at a tenth of the size, and the number is that at the last one.
+    rates = measured.arrays["adversarial_Linf_rate"]
+    assert found["adversarial_Linf_rate"].value == float(rates[-1]) > 5 * float(rates[0])
+    assert measured.arrays["sizes"].dtype == torch.float64
     assert found["adversarial_Linf_slope"].value == pytest.approx(-1, abs=0.05)
     assert found["adversarial_L2_slope"].value == pytest.approx(0, abs=0.05)
     assert found["clean_slope"].value == pytest.approx(0, abs=0.05)

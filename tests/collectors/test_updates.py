@@ -124,6 +124,16 @@ def test_steps_that_go_nowhere_are_in_no_pair(gradients: Tensor):
     assert set(nothing.values()) == {None}
 
 
+def test_steps_at_a_right_angle_turn_nowhere_back():
+    gradients = torch.zeros(2, 40, dtype=torch.float64)
+    gradients[0, 0] = gradients[1, 1] = 1
+
+    turns = Chosen().steps(gradients).turns
+
+    assert found(turns) == dict.fromkeys(found(turns), 0)
+    assert turns.read().notes == ("successive steps of the optimizer in one epoch, in all weights at once",)
+
+
 def test_tiny_steps_have_angles_too():
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], 1.0)

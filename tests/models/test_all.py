@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from fields import fields
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advbench import find
-from advbench.models.base import Model, Shape
+from advbench.models.base import Model, Normalized, Shape
 from advbench.models.digits_cnn import DigitsCnn
+from advbench.models.library import Library
 from advbench.models.linear import Linear
 from advbench.models.mlp import Mlp
 from advbench.models.mnist_cnn import MnistCnn
@@ -31,6 +33,31 @@ every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-
 
 def test_every_file_of_the_folder_is_here() -> None:
     assert {model.name.partition(":")[0] for model in MODELS} == set(find.names(find.PACKAGE / "models"))
+
+
+FIELDS = """
+model.extra_data null length >= 1
+model.pretrained null
+model.pretrained_sha256 null like ^[0-9a-f]{64}$
+normalized.mean [0.4914, 0.4822, 0.4465] items >= 1
+normalized.std [0.2471, 0.2435, 0.2616] items >= 1 > 0
+library.stem "auto"
+mlp.hidden [128, 128] items >= 1 >= 1
+resnet18.width 64 >= 1 <= 1024
+timm.patch_size null >= 1
+wrn-28-10.depth 28 >= 10
+wrn-28-10.widen 10 >= 1
+"""
+"""Every field with its default, which tasks/README.md names, and its bounds."""
+
+
+def test_fields_have_the_defaults_of_the_manual_and_bounds() -> None:
+    bases = fields("model", Model) + fields("normalized", Normalized) + fields("library", Library)
+    names = sorted(find.names(find.PACKAGE / "models"))
+
+    own = [line for name in names for line in fields(name, find.part(Model, name))]
+
+    assert bases + own == FIELDS.split("\n")[1:-1]
 
 
 def built(model: Model, shape: Shape = (3, 8, 8), classes: int = 5) -> nn.Module:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from advbench.models.base import Normalize, per_channel
+from advbench import find
+from advbench.models.base import Model, Normalize, per_channel
+from advbench.models.linear import Linear
 from advbench.spec import BadInput
 
 MEAN, STD = (0.5, 0.25), (0.5, 2.0)
@@ -45,3 +50,37 @@ def test_another_number_of_channels_is_refused() -> None:
         per_channel((0.1, 0.2, 0.3), 1, "std")
     with pytest.raises(BadInput, match=r"model\.mean: 2 values, but the images have 3 channels; "):
         per_channel((0.1, 0.2), 3, "mean")
+
+
+FILE, SEEN, HASH = {"pretrained": "a.safetensors"}, {"extra_data": "none"}, {"pretrained_sha256": 64 * "a"}
+SILENT = 'pretrained weights need extra_data = "...": what they saw, or "none"'
+IDLE = "extra_data and pretrained_sha256 speak of pretrained weights, and there are none"
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        *((FILE, SILENT), (FILE | HASH, SILENT), (SEEN, IDLE), (HASH, IDLE), (SEEN | HASH, IDLE)),
+        ({"pretrained": "a.pt"} | SEEN, "pretrained should be a .safetensors file, not 'a.pt'"),
+        ({"pretrained": "imagenet"} | SEEN, "pretrained should be a .safetensors file, not 'imagenet'"),
+    ],
+)
+def test_pretrained_weights_are_a_file_and_say_what_they_saw(fields: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Linear(**fields)
+    assert [error["msg"] for error in caught.value.errors()] == [f"Value error, {line}"]
+
+
+def test_weights_that_say_what_they_saw_are_taken_with_and_without_their_digest() -> None:
+    assert Linear(**FILE, **SEEN).pretrained == "a.safetensors"
+    assert Linear(**FILE, **SEEN, **HASH).pretrained_sha256 == 64 * "a"
+    assert Linear().pretrained is None
+
+
+def test_a_library_s_own_weights_are_named_by_a_word() -> None:
+    named = {"name": "torchvision:resnet18", **SEEN}
+
+    assert find.named(Model, {**named, "pretrained": "imagenet"}).pretrained == "imagenet"
+    assert find.named(Model, {**named, **FILE}).pretrained == "a.safetensors"
+    with pytest.raises(BadInput, match=r"a \.safetensors file or \"imagenet\", not 'cifar'"):
+        find.named(Model, {**named, "pretrained": "cifar"})

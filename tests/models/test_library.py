@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from advbench import find
-from advbench.models.base import Model
+from advbench.models.base import Model, Shape
 from advbench.models.library import Library, fit
 from advbench.spec import BadInput
 
@@ -68,6 +68,67 @@ def test_another_number_of_channels_changes_the_first_convolution_only() -> None
 
     assert (network[0].weight.shape, network[0].stride) == ((4, 1, 7, 7), (2, 2))
     assert isinstance(network[1], nn.MaxPool2d)
+
+
+def test_a_first_layer_is_fitted_whatever_its_kernel_its_groups_and_its_strides() -> None:
+    wide = nn.Sequential(nn.Conv2d(3, 4, (5, 3)))
+    fit(wide, 1, small=True)
+    assert (wide[0].weight.shape, wide[0].in_channels, wide[0].kernel_size) == ((4, 1, 5, 3), 1, (5, 3))
+
+    grouped = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3))
+    fit(grouped, 6, small=True)
+    assert grouped[0].weight.shape == (6, 2, 3, 3)
+
+    aslant = nn.Sequential(nn.Conv2d(3, 4, 3, stride=(1, 2)), nn.MaxPool2d((1, 2)))
+    fit(aslant, 3, small=True)
+    assert aslant[0].stride == (1, 1)
+    assert isinstance(aslant[1], nn.Identity)
+
+
+def test_a_kernel_that_is_drawn_anew_is_drawn_as_torch_draws_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 64, 7, stride=2))
+    torch.manual_seed(0)
+    fit(network, 5, small=True)
+    torch.manual_seed(0)
+    fresh = nn.Conv2d(5, 64, 3)
+
+    assert torch.equal(network[0].weight, fresh.weight)
+
+
+def test_networks_that_do_not_begin_with_a_convolution_stay_as_they_are() -> None:
+    for layers in ((nn.Flatten(), nn.Linear(4, 2)), (nn.MaxPool2d(2), nn.Conv2d(3, 4, 7, stride=2))):
+        network = nn.Sequential(*layers)
+        fit(network, 1, small=True)
+        assert [*network] == [*layers]
+        assert not isinstance(layers[1], nn.Conv2d) or layers[1].stride == (2, 2)
+
+
+class Stubborn(Library):
+    """A library whose constructors refuse without a word."""
+
+    name = "stubborn"
+    about = "none"
+    arch = "one"
+
+    def make(self, shape: Shape, classes: int) -> tuple[nn.Module, bool]:
+        raise KeyError
+
+
+def test_the_shorter_side_decides_whether_an_image_is_small() -> None:
+    assert [Stubborn().fits((3, *sides)) for sides in ((63, 99), (99, 63), (64, 64), (64, 99))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not Stubborn(stem="original").fits((3, 8, 8))
+
+
+def test_a_constructor_that_refuses_without_a_word_is_quoted_by_the_name_of_its_error() -> None:
+    with pytest.raises(BadInput) as caught:
+        Stubborn().build((3, 8, 8), 2)
+    line = "model.name: stubborn cannot be built for images of (3, 8, 8): KeyError; take another model"
+    assert caught.value.lines == (line,)
 
 
 def test_a_chosen_network_is_one_class_whose_table_makes_it_again() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ import torch
 from torch import nn
 
 from advbench import find
+from advbench.models import timm as ours
 from advbench.models.base import Model
+from advbench.models.timm import Timm
 from advbench.spec import BadInput
 
 VIT = "vit_tiny_patch16_224"
@@ -79,3 +83,35 @@ def test_attention_has_a_second_derivative(name: str) -> None:
 def test_a_patch_size_where_there_are_no_patches_is_refused() -> None:
     with pytest.raises(BadInput, match=r"timm:resnet10t cannot be built .* unexpected keyword argument 'img_size'"):
         build("resnet10t", (3, 32, 32), patch_size=2)
+
+
+def test_published_weights_come_with_the_normalisation_of_their_own_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = nn.Linear(2, 1)
+    network.pretrained_cfg = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}  # pyright: ignore
+    asked: list[Any] = []
+    package = SimpleNamespace(create_model=lambda *given, **how: asked.append((given, how)) or network)
+    model = find.named(Model, {"name": f"timm:{VIT}"})
+    monkeypatch.setattr(ours, "_timm", lambda: package)
+
+    assert isinstance(model, Timm)
+    found = model.download()
+
+    assert asked == [((VIT,), {"pretrained": True})]
+    assert found.weights.keys() == {"weight", "bias"}
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_of_its_import_nobody_hears_what_no_user_can_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grumble(name: str) -> str:
+        for kind in (FutureWarning, DeprecationWarning, UserWarning):
+            warnings.warn(kind.__name__, kind, stacklevel=1)
+        return name
+
+    monkeypatch.setattr(ours.importlib, "import_module", grumble)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert ours._timm() == "timm"
+
+    assert [str(one.message) for one in heard] == ["UserWarning"]

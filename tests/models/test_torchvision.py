@@ -93,6 +93,21 @@ def test_a_published_file_of_old_names_gets_the_network_s(arch: str, monkeypatch
     assert downloaded(arch, file, monkeypatch).weights.keys() == ours.keys()
 
 
+def test_a_published_file_is_checked_read_as_tensors_alone_and_without_its_side_heads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    file = dict.fromkeys(("conv1.conv.weight", "aux1.conv.weight", "aux2.fc1.bias", "AuxLogits.fc.bias"), torch.ones(1))
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda _, **how: asked.append(how) or file)
+    model = find.named(Model, {"name": "torchvision:googlenet"})
+    assert isinstance(model, Torchvision)
+
+    assert model.download().weights.keys() == {"conv1.conv.weight"}
+    assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
+    usual = downloaded("resnet18", {}, monkeypatch)
+    assert (usual.mean, usual.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 @pytest.mark.parametrize(("arch", "kind"), [("googlenet", models.GoogLeNet), ("inception_v3", models.Inception3)])
 def test_weights_that_torchvision_moves_pixels_for_bring_that_normalisation(
     arch: str, kind: Any, monkeypatch: pytest.MonkeyPatch
