@@ -165,18 +165,19 @@ def test_the_package_s_numbers_are_its_standard_version_s_from_four_classes_on(n
         assert AutoAttack().protocol(classes) == ("autoattack" if standard else "apgd-ce+fab+square")
 
 
-def test_a_block_is_one_batch_of_the_package_however_large_and_nothing_is_printed(capsys):
-    model, sizes = small(3).eval(), [0]
-    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+def test_a_block_is_one_batch_of_the_package_however_large_and_its_accuracies_are_not_told(caplog):
+    model, sizes = small(3).eval(), list[int]()
     x = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     part = AutoAttackPart(part="square", classes=3, queries=2)
+    caplog.set_level("DEBUG")
 
-    part.run(
-        model, x, model(x).argmax(1), Threat("Linf", 1e-6), BlockNoise(torch.device("cpu"), 3, 300, torch.arange(300))
-    )
+    noise = BlockNoise(torch.device("cpu"), 3, 300, torch.arange(300))
+    part.run(model, x, y, Threat("Linf", 1e-6), noise)
 
     assert max(sizes) == 300
-    assert capsys.readouterr() == ("", "")
+    assert [record.message for record in caplog.records if record.levelname == "DEBUG"] == ["running square"]
 
 
 def test_the_robust_score_below_four_classes_is_named_after_its_parts(judged, blobs):

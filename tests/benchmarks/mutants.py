@@ -49,8 +49,8 @@ PRELOADED = ["torch", "torchvision", "scipy.stats", "sklearn.datasets", "pandas"
 """What most tests import and no mutant changes: loaded once, and every run is forked from there."""
 NAMED = {
     "suite/advbench/__main__.py": "tests/test_cli.py",
-    "suite/advbench/attacks/foolbox.py": "tests/attacks/test_library.py",
-    "suite/advbench/attacks/torchattacks.py": "tests/attacks/test_library.py",
+    "suite/advbench/attacks/foolbox.py": "tests/attacks/test_library*.py",
+    "suite/advbench/attacks/torchattacks.py": "tests/attacks/test_library*.py",
     "suite/advbench/folder.py": "tests/results/test_*.py",
     "suite/advbench/starters/my_attack.py": "tests/test_new.py",
     "suite/advbench/starters/my_collector.py": "tests/test_new.py",

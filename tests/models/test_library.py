@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -86,7 +88,7 @@ def test_a_first_layer_is_fitted_whatever_its_kernel_its_groups_and_its_strides(
 
 
 def test_a_kernel_that_is_drawn_anew_is_drawn_as_torch_draws_it() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 64, 7, stride=2))
+    network: Any = nn.Sequential(nn.Conv2d(3, 64, 7, stride=2))
     torch.manual_seed(0)
     fit(network, 5, small=True)
     torch.manual_seed(0)
