@@ -59,7 +59,7 @@ def test_without_memory_for_all_runs_fewer_go_side_by_side(loss):
     fell = Rowwise()(whole).argmax(1) != y
     assert 3 <= fell.sum() <= 25
 
-    for rows in torch.arange(28).split(4):
+    for rows in torch.arange(28).split(7)[:2]:
         found = attack.run(Small(), x[rows], y[rows], THREAT, noise(28, rows=rows))
         assert torch.equal(found, whole[rows])
     # Where nobody falls it is one run at a time, down to the last.

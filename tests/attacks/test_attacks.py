@@ -124,7 +124,7 @@ def on_the_cpu(made: Any) -> Any:
         *(FGSM(), PGD(steps=2), MIFGSM(steps=2), SST(epochs=1, width=2, hidden=2, steps=2)),
         *(APGD(steps=8, runs=2), APGD(loss="dlr-targeted", steps=3, runs=2), APGD(steps=2, eot=2)),
         *(FAB(steps=3, targets=2, starts=2), FAB(steps=2, targets=0), FAB(steps=2, targets=2, nearest=True)),
-        Square(queries=60),
+        Square(queries=20),
     ],
     ids=str,
 )
