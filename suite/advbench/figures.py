@@ -82,7 +82,7 @@ def certified(axes: Any, arrays: Arrays) -> None:
     """What part of the examples leads by how much at the least, anywhere in the ball; to the right of 0 is proven."""
     for name, said in (("interval_margin", "interval bounds"), ("margin", "with CROWN")):
         at = np.sort(finite(arrays[name]))
-        axes[0].step(at, 1 - np.arange(len(at)) / max(len(at), 1), label=said)
+        axes[0].step(at, 1 - np.arange(len(at)) / len(at), label=said)
     axes[0].axvline(0, color="0.6", linewidth=0.8)
     axes[0].set(xlabel="proven margin, logits", ylabel="share of examples", ylim=(0, 1))
     axes[0].set_xscale("symlog")
