@@ -41,7 +41,7 @@ class Along:
     def begin(self, at: Progress, device: torch.device) -> None:
         """An epoch begins, or goes on from a checkpoint."""
         if self.turns:
-            self.turns.restore(at.turns if at.step else {}, device)
+            self.turns.restore(at.turns, device)
 
     def keep(self, at: Progress) -> None:
         """A checkpoint is about to be written inside an epoch."""

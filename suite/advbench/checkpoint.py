@@ -126,7 +126,6 @@ def resume(path: Path, job: Job, device: torch.device, state: TrainState, at: Pr
     asked = at.along
     vars(at).update(saved["at"])
     _keep_only(asked, at)
-    at.best_key = (at.best_key[0], at.best_key[1])
     state.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
     if state.average:
