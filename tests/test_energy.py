@@ -23,11 +23,14 @@ class Nvml(SimpleNamespace):
     NVMLError = NVMLError
     millijoules = 5_000_000
     processes = 1
+    begun = False
 
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
-        pass
+        self.begun = True
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if not self.begun:
+            raise NVMLError("Uninitialized")
         assert uuid == "GPU-of-1"
         return "handle"
 
