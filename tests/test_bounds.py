@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advbench.bounds import Box, layers, through, worst_case
+from advbench.bounds import Box, differences, layers, through, worst_case
 from advbench.models.base import Normalize
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.models.linear import Linear
@@ -113,6 +113,13 @@ def test_at_radius_0_they_are_the_clean_logits(network):
     torch.testing.assert_close(box.low, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(box.high, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(worst, expected - expected.gather(1, y[:, None]), rtol=0, atol=1e-12)
+    # Both ends of the differences, also where the last layer is none that can be elided.
+    inside, *path = Box.between(x, x, x), *layers(network)
+    for layer in path[:-1]:
+        inside = through(layer, inside)
+    ends = differences(path[-1], inside, y)
+    for found in (ends.low, ends.high):
+        torch.testing.assert_close(found, worst, rtol=0, atol=1e-12)
 
 
 def test_of_a_linear_model_they_are_the_range_and_the_worst_margin_is_reached():
@@ -183,6 +190,9 @@ def test_in_train_mode_batch_norm_takes_the_clean_statistics_and_moves_once():
             assert (logits <= box.high).all()
     assert model[1].num_batches_tracked == 1
     torch.testing.assert_close(box.clean, model(x))
+    point = interval(model, x, x, x)
+    torch.testing.assert_close(point.low, point.clean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(point.high, point.clean, rtol=0, atol=1e-12)
 
 
 def test_dropout_in_train_mode_drops_the_same_of_points_and_bounds():
@@ -211,6 +221,13 @@ def hooked() -> nn.Module:
 class Scaled(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return -super().forward(input)
+
+
+def test_passes_may_be_counted_on_the_network_itself():
+    model = nn.Linear(2, 2)
+    model.register_forward_hook(lambda module, args, output: None)
+
+    assert layers(model) == [model]
 
 
 @pytest.mark.parametrize(

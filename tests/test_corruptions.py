@@ -179,6 +179,14 @@ def test_what_cannot_be_corrupted_is_refused(name: str, severity: int, shape: tu
     assert line in str(found.value)
 
 
+def test_images_of_which_one_side_is_too_small_are_refused_before_anything_runs():
+    wide = Examples(torch.zeros(2, 1, 12, 30), torch.zeros(2, dtype=torch.int64), torch.arange(2), 1)
+    said: list[object] = []
+    with pytest.raises(BadInput, match="zoom-blur needs images of 16 pixels"):
+        accuracies(nn.Flatten(), wide, ["fog", "zoom-blur"], 0, 2, tell=lambda *news: said.append(news))
+    assert said == []
+
+
 @pytest.fixture
 def few(digits_test: Examples) -> Examples:
     return Examples(digits_test.stored[:60], digits_test.labels[:60], digits_test.index[:60], digits_test.peak)
@@ -213,7 +221,7 @@ def test_what_is_not_finite_is_wrong(few: Examples):
 
 def test_memory_that_runs_out_changes_nothing_but_the_batch(digits_cnn: nn.Module, few: Examples):
     digits_cnn.eval()
-    said: list[str] = []
+    said: list[tuple[str, int, int, str]] = []
 
     class Small(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -221,9 +229,10 @@ def test_memory_that_runs_out_changes_nothing_but_the_batch(digits_cnn: nn.Modul
                 raise torch.OutOfMemoryError
             return digits_cnn(x)
 
-    found = accuracies(Small(), few, ["snow"], 0, 60, tell=lambda *news: said.append(news[3]))
-    assert found == accuracies(digits_cnn, few, ["snow"], 0, 60)
-    assert said == ["snow", *(f"out of device memory: going on with {n} examples at a time" for n in (30, 15))]
+    found = accuracies(Small(), few, ["snow", "fog"], 0, 60, tell=lambda *news: said.append(news))
+    assert found == accuracies(digits_cnn, few, ["snow", "fog"], 0, 60)
+    shrunk = [(0, f"out of device memory: going on with {n} examples at a time") for n in (30, 15)]
+    assert said == [("evaluate", done, 2, words) for done, words in [(0, "snow"), *shrunk, (1, "fog")]]
 
 
 def test_what_was_interrupted_goes_on_with_the_next_corruption(digits_cnn: nn.Module, few: Examples, tmp_path: Path):
@@ -250,8 +259,10 @@ def test_what_was_interrupted_goes_on_with_the_next_corruption(digits_cnn: nn.Mo
         before = len(asked)
         accuracies(Counted(), few, names, seed, 60, journal, key)
         assert len(asked) == before + 15
-    # What other votes had decided is decided again.
+    # What other votes had decided is decided again; a single one is what is meant where nobody says.
     before = len(asked)
+    accuracies(Counted(), few, names, 1, 60, journal, "others", votes=1)
+    assert len(asked) == before
     accuracies(Counted(), few, names, 1, 60, journal, "others", votes=3)
     assert len(asked) > before
 
@@ -263,7 +274,8 @@ def test_a_damaged_journal_is_found_and_the_one_before_it_gone_on_from(digits_cn
     whole = accuracies(digits_cnn, few, names, 0, 60, journal)
     assert damage(journal.read_bytes()) != journal.read_bytes()
     journal.write_bytes(damage(journal.read_bytes()))
-    said: list[str] = []
+    said: list[tuple[str, int, int, str]] = []
 
-    assert accuracies(digits_cnn, few, names, 0, 60, journal, tell=lambda *news: said.append(news[3])) == whole
-    assert said == ["journal/corruptions.json was damaged: going on from the one before it", "fog"]
+    assert accuracies(digits_cnn, few, names, 0, 60, journal, tell=lambda *news: said.append(news)) == whole
+    damaged = "journal/corruptions.json was damaged: going on from the one before it"
+    assert said == [("note", 0, 0, damaged), ("evaluate", 2, 3, "fog")]

@@ -118,6 +118,64 @@ def test_in_a_ball_where_no_relu_turns_they_are_reached_too(norm: Norm):
     torch.testing.assert_close(worst[0], reached, rtol=1e-12, atol=1e-12)
 
 
+def by_matrices(model: Any, x: Tensor, y: int, eps: float) -> tuple[Tensor, list[int]]:
+    """Upper bounds of logits minus the label's in Linf, the recursion of section 3 written out; and unstable neurons.
+
+    For linear layers with ReLUs between them, of one image whose ball lies in the box.
+    """
+    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
+    lines: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def lowest(planes: Tensor, at: int) -> Tensor:
+        total = torch.zeros(len(planes), dtype=x.dtype)
+        for number in reversed(range(at + 1)):
+            total = total + planes @ layers[number].bias
+            planes = planes @ layers[number].weight
+            if number:
+                below, above, offset = lines[number - 1]
+                total = total + planes.clamp(max=0) @ offset
+                planes = planes.clamp(min=0) * below + planes.clamp(max=0) * above
+        return total + planes @ x.flatten() - eps * planes.abs().sum(1)
+
+    low, high, turning = x.flatten() - eps, x.flatten() + eps, list[int]()
+    for number, layer in enumerate(layers):
+        weight, bias = layer.weight, layer.bias
+        if layer is layers[-1]:
+            weight, bias = weight - weight[y], bias - bias[y]  # elided
+        ends = (
+            weight.clamp(min=0) @ low + weight.clamp(max=0) @ high,
+            weight.clamp(min=0) @ high + weight.clamp(max=0) @ low,
+        )
+        low, high = ends[0] + bias, ends[1] + bias
+        if layer is layers[-1]:
+            logits = torch.eye(len(weight), dtype=x.dtype)
+            return high.minimum(-lowest(logits[y] - logits, number)), turning
+        open_, one = (low < 0) & (high > 0), torch.eye(len(weight), dtype=x.dtype)
+        low = torch.where(open_, low.maximum(lowest(one, number)), low)
+        high = torch.where(open_, high.minimum(-lowest(-one, number)), high)
+        open_ = (low < 0) & (high > 0)
+        above = torch.where(open_, high / (high - low), (low >= 0).to(low))
+        below = torch.where(open_, (high > -low).to(low), above)
+        lines.append((below, above, torch.where(open_, -above * low, 0)))
+        turning.append(int(open_.sum()))
+        low, high = low.clamp(min=0), high.clamp(min=0)
+    raise AssertionError("no layers")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_they_are_those_of_the_recursion_written_out_with_matrices(seed: int):
+    torch.manual_seed(seed)
+    model: Any = Mlp(hidden=(16, 16, 16)).build(SHAPE, CLASSES).double().requires_grad_(False)
+    x, y = 0.2 + 0.6 * images(2, seed), labels(2)
+
+    worst = crown.worst_case(model, x, y, Threat("Linf", 0.06))
+
+    for image, label, found in zip(x, y.tolist(), worst, strict=True):
+        expected, turning = by_matrices(model, image, label, 0.06)
+        assert min(turning) > 0, "a neuron that may go either way in every layer"
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_two_lines_around_a_neuron_by_hand():
     # relu(x - 1/2) of one pixel in [1/4, 1]: [l, u] = [-1/4, 1/2], so above lies 2/3 (z + 1/4), below lies z.
     model: Any = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double()

@@ -89,6 +89,7 @@ def test_a_blur_is_scipy_s(mode: str, truncate: float, sigma: float):
     torch.testing.assert_close(
         distortions.blur(x, sigma, mode, truncate).double(), torch.from_numpy(expected), rtol=0, atol=1e-6
     )
+    assert torch.equal(distortions.blur(x, sigma), distortions.blur(x, sigma, "nearest", 4)), "scipy's own width"
 
 
 def test_glass_moves_pixels_one_after_another_each_with_its_draw():
@@ -127,6 +128,28 @@ def test_a_moving_point_leaves_half_a_gaussian(degrees: float, step: tuple[int, 
         down, right = (i * step[0], i * step[1]) if step else (round(i * math.sin(angle)), round(i * math.cos(angle)))
         expected[15 - down, 15 - right] += weight / sum(weights)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "ends", "radius"),
+    [("motion_blur", (10, 3), (-45, 45), 10), ("snow", (0.1, 0.3, 3, 0.5, 12, 4, 0.8), (-135, -45), 12)],
+)
+def test_trails_lie_within_45_degrees_of_their_direction(
+    monkeypatch: pytest.MonkeyPatch, name: str, parameters: tuple[float, ...], ends: tuple[int, int], radius: int
+):
+    met: list[Tensor] = []
+
+    def trail(x: Tensor, degrees: Tensor, reach: int, sigma: float) -> Tensor:
+        assert (reach, sigma) == (radius, 3 if name == "motion_blur" else 4)
+        met.append(degrees)
+        return x
+
+    monkeypatch.setattr(distortions, "trail", trail)
+    getattr(distortions, name)(torch.zeros(1000, 1, 4, 4), draws(1000), *parameters)
+    [degrees] = met
+    # Of a thousand even draws over 90 degrees the outermost come within a degree of both ends.
+    assert ends[0] <= degrees.min() < ends[0] + 1
+    assert ends[1] - 1 < degrees.max() <= ends[1]
 
 
 def test_a_trail_goes_on_with_the_border_and_keeps_a_constant():
