@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -263,12 +264,18 @@ def test_what_fails_is_a_note_said_once_and_is_tried_again(go, monkeypatch: pyte
     assert found.endswith("first after epoch 4, on validation examples: 20 examples, 20 steps from the clean image")
 
 
-def test_a_training_that_stops_at_a_collapse_is_looked_at_there(subsets: Subsets):
+def test_a_training_that_stops_at_a_collapse_is_looked_at_there(subsets: Subsets, monkeypatch: pytest.MonkeyPatch):
     model, at = network(), Progress(epoch=3, history=[{}], stopped=True)
     along = Along([Fosc(every=10)], torch.optim.SGD(model.parameters(), 0.1), 20, ALONE)
-    along.look(model, subsets.validation, Threat("Linf", 0.1), at, lambda _: None)
+    clock, said = iter([10.0, 11.23456]), list[str]()
+    with monkeypatch.context() as patched:
+        patched.setattr("advbench.along.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        along.look(model, subsets.validation, Threat("Linf", 0.1), at, said.append)
 
     assert at.history[0]["measures"].keys() == {"fosc"}
+    assert at.history[0]["collect_seconds"] == 1.235
+    assert said == ["collecting: fosc"]
+    assert along.turns is None, "nobody watches the steps"
     at = Progress(epoch=3, history=[{}])
     along.look(model, subsets.validation, Threat("Linf", 0.1), at, lambda _: None)
     assert at.history == [{}]

@@ -71,6 +71,35 @@ def test_names_and_sentences_are_shown_as_they_are(monkeypatch, capsys):
     assert about.strip() == ":smile: [bold]x[/bold]"
 
 
+def test_what_has_a_name_alone_needs_no_heading(monkeypatch, capsys):
+    row = {"name": "a", "about": "b c"}
+    bold: list[bool] = []
+    monkeypatch.setattr(catalogue.typer, "secho", lambda line, bold=False: bold_lines(line, bold))
+
+    def bold_lines(line: str, yes: bool) -> None:
+        bold.append(yes)
+        print(line)  # noqa: T201
+
+    for rows, out in (
+        ([row], "a\n    b c\n"),
+        ([row | {"claims": 3}], "name  claims\na     3\n    b c\n"),
+        ([row | {"paper": "p", "path": "q"}], "a\n    b c\n    p\n    q\n"),
+    ):
+        monkeypatch.setattr(catalogue, "rows", lambda _, rows=rows: rows)
+        catalogue.show("studies", as_json=False)
+        assert capsys.readouterr().out == out
+    assert bold == [True] * 3, "names stand out on a terminal"
+    catalogue.show("studies", as_json=True)
+    assert capsys.readouterr().out.startswith('[\n {\n  "name": "a",\n')
+
+
+def test_a_study_says_how_many_claims_it_makes():
+    rows = catalogue.rows("studies")
+
+    assert [row["name"] for row in rows] == find.names(find.PACKAGE / "studies")
+    assert all(row["claims"] >= 1 and row["about"] and row["paper"] for row in rows)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "tasks", "studies"])
 def test_at_80_columns_no_word_is_broken_and_no_line_is_longer(kind, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")

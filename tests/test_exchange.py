@@ -97,6 +97,21 @@ def test_on_cuda_the_wait_is_the_device_s_and_not_the_host_s(monkeypatch):
     assert exchange.waited() == pytest.approx(0.03 + 0.03 + 0.4)
 
 
+def test_each_process_rounds_by_numbers_of_its_own_and_the_same_ones_again():
+    exchange = object.__new__(Exchange)
+    exchange.roundings = torch.Generator()
+
+    def drawn(seed: int, rank: int, compression: Any = "int8") -> float:
+        exchange.compression, exchange.sent = compression, 7
+        exchange.begin(torch.Generator().manual_seed(seed), rank)
+        assert exchange.sent == 0
+        return float(torch.rand((), generator=exchange.roundings))
+
+    assert drawn(4, 0) == drawn(4, 0)
+    assert len({drawn(4, 0), drawn(4, 1), drawn(4, 2), drawn(5, 0)}) == 4
+    assert drawn(4, 0, "bf16") != drawn(4, 0, "bf16"), "what is not rounded by chance draws nothing"
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return MnistCnn().build((1, 28, 28), 10).double()
@@ -120,6 +135,11 @@ def gradients(group: Group) -> dict[str, Any]:
         assert 0 < exchange.waited() <= whole
         found[kind] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         found[f"{kind} bytes"] = exchange.sent
+    norm = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1)).double()
+    local = Exchange(norm, "none")
+    for _ in range(2):
+        local.model(x.flatten(1)[group.rows(12), :1]).sum().backward()
+    found["mean"] = (x.flatten(1)[group.rows(12), 0].mean(), norm[0].running_mean)
     return found
 
 
@@ -134,6 +154,9 @@ def test_every_process_ends_with_the_same_mean(ranks, world: int):
     def off(kind: str) -> float:
         return float((found[0][kind] - whole).norm() / whole.norm())
 
+    for rank in found:
+        # Batch norm's statistics stay each one's own: a tenth of the way from 0, twice.
+        torch.testing.assert_close(rank["mean"][1], 0.19 * rank["mean"][0].view(1))
     for rank in found[1:]:
         assert all(torch.equal(rank[kind], found[0][kind]) for kind in ("none", "bf16", "int8"))
     assert off("none") < 1e-12

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from advbench.external import External, external
+from advbench.external import External, drawn, external, identity
 from advbench.spec import validate
 
 TABLES: dict[str, Any] = {
@@ -28,11 +29,15 @@ TABLES: dict[str, Any] = {
 }
 
 
-def name(**changes: Any) -> str:
+def job(**changes: Any) -> External:
     tables = dict(TABLES)
     for key, value in changes.items():
-        tables[key] = {**tables[key], **value} if isinstance(value, dict) else value
-    return validate(External, tables).id
+        tables[key] = {**tables.get(key, {}), **value} if isinstance(value, dict) else value
+    return validate(External, tables)
+
+
+def name(**changes: Any) -> str:
+    return job(**changes).id
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,11 @@ def name(**changes: Any) -> str:
         {"data": {"test": 100}},
         {"threat": {"eps": "1/5"}},
         {"threat": {"norm": "L2"}},
+        {"data": {"order": "first"}},
         {"evaluation": {"seed": 1}},
+        {"evaluation": {"stop": False}},
+        {"evaluation": {"votes": 2}},
+        {"until": {"margin": 3}},
         {"evaluation": {"attacks": [{"name": "pgd"}]}},
         {"examples": 10},
         {"threads": 2},
@@ -62,11 +71,37 @@ def test_what_changes_a_result_changes_its_id(change: Any) -> None:
         {"task": "u"},
         {"model": {"name": "code/nets.py:small", "weights": "/elsewhere/w.pth"}},
         {"data": {"train": 100, "path": "x"}},
+        {"model": {"checkpoint": "last"}},
         {"evaluation": {"batch": 7}},
+        {"evaluation": {"stop": None}},
+        {"until": {}},
     ],
 )
 def test_names_and_places_change_nothing(change: Any) -> None:
     assert name(**change) == name()
+
+
+def test_a_journal_is_good_for_who_stops_and_for_who_does_not() -> None:
+    assert job().journal_id == job(evaluation={"stop": False}).journal_id
+    assert job().journal_id == job(evaluation={"batch": 7}).journal_id
+    assert job().journal_id != job(evaluation={"seed": 1}).journal_id
+    assert job(evaluation={"stop": False}).journal_id != job(evaluation={"stop": False}).id
+    assert (len(job().id), job().path, job(seed=2).path) == (16, "t/theirs-s0", "t/theirs-s2")
+
+
+def test_a_model_is_who_it_is_by_its_digests() -> None:
+    known = {"weights_sha256": "a", "sources": {"nets.py": "b"}}
+    words = {"name": "nets.py:small", "weights": "w.pth", "checkpoint": "best"}
+
+    assert identity(known | words | {"versions": None}) == known
+
+
+def test_examples_are_drawn_in_one_order_for_all_time() -> None:
+    first = drawn(50, 3)
+
+    assert sorted(first.tolist()) == list(range(50))
+    assert first.tolist() == drawn(50, 3).tolist() == np.random.default_rng([3, 50]).permutation(50).tolist()
+    assert first.tolist() != drawn(50, 4).tolist()
 
 
 def test_a_defense_of_that_name_is_a_training_of_ours_all_the_same() -> None:
