@@ -49,7 +49,19 @@ def wrapped():
 def switches():
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
+    torch.set_default_device("meta")
     return nn.Linear(2, 3)
+
+def loose(*args, **kwargs):
+    return nn.Linear(2, 5)
+
+def widened(classes=10):
+    return nn.Linear(2, classes)
+
+written_in_c = dict
+
+def _sizes():
+    pass
 
 def nothing():
     pass
@@ -78,10 +90,19 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_function_is_called_with_the_classes_where_it_takes_them(file: Path) -> None:
-    for name, features in (("plain", 3), ("sized", 7)):
+    for name, features in (("plain", 3), ("sized", 7), ("widened", 7), ("loose", 5)):
         model, _ = made(file, name, 7)
         assert isinstance(model, nn.Linear)
         assert model.out_features == features
+
+
+def test_its_random_numbers_begin_at_its_seed(file: Path) -> None:
+    made(file, "plain", 4)  # what the file draws where it is read comes first
+    for how, seed in (({}, 0), ({"seed": 0}, 0), ({"seed": 5}, 5)):
+        model: Any = made(file, "plain", 4, **how)[0]
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            assert torch.equal(model.weight, nn.Linear(2, 3).weight)
 
 
 def test_a_class_a_module_and_any_function_of_images_will_do(file: Path) -> None:
@@ -108,11 +129,33 @@ def test_the_file_and_the_neighbours_it_took_are_known_by_their_digests(file: Pa
     assert str(file.parent) not in sys.path
 
 
+def test_what_lies_elsewhere_is_known_by_its_module_and_what_is_installed_is_not(
+    file: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    names = {where: f"{where}_{other.name}" for where in ("apart", "installed", "deep")}
+    places = [other, other / "site-packages", file.parent]
+    paths = [other / f"{names['apart']}.py", other / "site-packages" / f"{names['installed']}.py"]
+    paths.append(file.parent / "pack" / f"{names['deep']}.py")
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x = 1\n", "utf-8")
+    imports = f"import {names['apart']}, {names['installed']}\nimport pack.{names['deep']}\nimport wave\n"
+    for place in places[:2]:
+        monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "wave", raising=False)  # of the standard library
+    file.write_text(f"{imports}from torch import nn\ndef net():\n    return nn.Identity()\n", "utf-8")
+
+    _, sources = made(file, "net", 4)
+    assert set(sources) == {"nets.py", names["apart"], f"pack/{names['deep']}.py"}
+
+
 def test_what_it_switches_in_torch_is_switched_back(file: Path) -> None:
     before = torch.get_rng_state()
     made(file, "switches", 4)
     assert torch.get_default_dtype() == torch.float32
     assert torch.is_grad_enabled()
+    assert torch.get_default_device() == torch.device("cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -120,6 +163,8 @@ def test_what_it_switches_in_torch_is_switched_back(file: Path) -> None:
     ("name", "said"),
     [
         ("plan", "nets.py: nothing is called 'plan' there; did you mean 'plain'?"),
+        ("sise", "nets.py: nothing is called 'sise' there; did you mean 'sized'?"),
+        ("written_in_c", "nets.py:written_in_c: made a dict; it should return an nn.Module"),
         ("size", "nets.py:size: is a int; name a function that returns an nn.Module"),
         ("nothing", "nets.py:nothing: made a NoneType; it should return an nn.Module"),
         ("greedy", "nets.py:greedy: is called without arguments, or with classes=; give width a default"),

@@ -129,7 +129,7 @@ def _hands(ready: Ready, where: Where, jobs: int | None) -> list[str]:
     how, mine = ready.job.evaluation, str(ready.test.device)
     found = agenda.devices(where.device, jobs, [Item(task=ready.job.task, label="", seed=0, base=ready.base)])
     if mine == "cpu" and jobs is None:
-        found = found[: max(1, len(found) // ready.job.threads)]
+        found = found[: len(found) // ready.job.threads]
     # Where a stopped evaluation would end depends on what is found on the way.
     blocks = 1 if ready.rule else math.ceil(len(ready.test) / how.block)
     return [device for device in found[1:] if Spread.alike(device, found[0])][: blocks - 1]
