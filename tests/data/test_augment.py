@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from advbench.data.augment import augment, crop_flip, cutout
-from advbench.recipe import CropFlip, Cutout
+from advbench.data.randaugment import randaugment
+from advbench.recipe import CropFlip, Cutout, RandAugment
 
 DEVICES = [
     "cpu",
@@ -87,3 +88,18 @@ def test_a_recipe_is_its_parts_in_order() -> None:
     expected = cutout(crop_flip(images, source, 2), source, 5)
     assert torch.equal(augment(images, recipe, torch.Generator().manual_seed(1)), expected)
     assert torch.equal(augment(images, (), torch.Generator()), images)
+
+
+@pytest.mark.parametrize("peak", [None, 200])
+def test_randaugment_is_told_its_strength_and_what_is_white(peak: int | None) -> None:
+    images = torch.randint(0, 201, (60, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    recipe = (RandAugment(name="randaugment", ops=3, magnitude=17),)
+    found = augment(images, recipe, torch.Generator().manual_seed(1), **({} if peak is None else {"peak": peak}))
+    assert torch.equal(found, randaugment(images, torch.Generator().manual_seed(1), 3, 17, peak or 255))
+
+
+def test_crops_are_made_where_the_images_are() -> None:
+    # A device of no memory at all stands for an accelerator: it takes no index from another.
+    there = crop_flip(torch.empty(4, 3, 8, 8, device="meta"), torch.Generator(), 2)
+    assert (there.device.type, there.shape) == ("meta", (4, 3, 8, 8))
+    assert cutout(there, torch.Generator(), 3).device.type == "meta"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from advbench.data.base import Arrays, DataSet, Examples, Source, Split, checked
+from advbench.data.base import Arrays, DataSet, Examples, Missing, Source, Split, checked
 from advbench.data.digits import Digits
+from advbench.data.image_folder import ImageFolder
 from advbench.data.npz import Npz
 from advbench.spec import BadInput, validate
 
@@ -35,6 +37,14 @@ def test_good_arrays_come_through_unchanged() -> None:
     np.testing.assert_array_equal(made.test.labels, [0, 1, 2, 0, 1, 2])
     assert (made.classes, made.peak, made.shape) == (3, 255, (1, 2, 3))
     assert made.train.images.dtype == np.uint8
+    assert DataSet(made.train, made.test, 3).peak == 255
+
+
+def test_bytes_in_any_order_of_memory_are_laid_out_image_by_image() -> None:
+    turned = np.asfortranarray(arrays().images)
+    images = checked(arrays(images=turned), arrays()).train.images
+    assert images.flags.c_contiguous
+    np.testing.assert_array_equal(images, turned)
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64", ">f4"])
@@ -76,6 +86,7 @@ def one_pixel(value: float) -> Any:
         (np.ones((6, 1, 2, 3), bool), None, "x_train: bool; pixels should be uint8"),
         (np.ones((6, 1, 2, 3), np.uint8), None, "x_train: no pixel above 1 where 255 is white"),
         (one_pixel(255), None, "x_train: values from 0.5 to 255; floats should lie in [0, 1]: divide by 255"),
+        (one_pixel(255) - GOOD, None, "x_train: values from 0 to 254.5; floats should lie in [0, 1]: divide by 255"),
         (one_pixel(-0.25), None, "x_train: values from -0.25 to 0.5; floats should lie in [0, 1]: undo the norm"),
         (one_pixel(np.nan), None, "x_train: holds NaN or infinite pixels"),
         (one_pixel(np.inf), None, "x_train: holds NaN or infinite pixels"),
@@ -127,6 +138,8 @@ def test_no_pixel_is_whiter_than_white() -> None:
     with pytest.raises(BadInput, match="x_train: a pixel of 35, above the white of 16"):
         checked(arrays(), arrays("test"), peak=16)
     assert checked(arrays(), arrays("test"), peak=35).peak == 35
+    black_and_white = arrays(images=arrays().images % 2)
+    assert checked(black_and_white, black_and_white, peak=1).peak == 1
 
 
 def changed(split: Split, *, image: bool) -> Split:
@@ -182,6 +195,53 @@ def test_writing_into_pixels_leaves_the_data_alone(dtype: torch.dtype) -> None:
     assert stored.sum() == 2
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 0])])
+def test_some_of_them_keep_their_images_labels_and_places(streamed: bool, rows: slice | torch.Tensor) -> None:
+    stored = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    at = torch.tensor([4, 2, 0])
+    whole = Examples(stored if streamed else stored[at], 10 + at, at, 255, places=at if streamed else None)
+    part = whole.some(rows)
+
+    expected = at[rows]
+    assert (len(whole), len(part)) == (3, 2)
+    assert torch.equal(part.index, expected)
+    assert torch.equal(part.labels, 10 + expected)
+    assert torch.equal(part.images(slice(None)).flatten(), expected.to(torch.uint8))
+    assert torch.equal(whole.images(rows), part.images(slice(None)))
+    assert torch.equal(part.images(torch.tensor([1])), part.images(slice(1, 2)))
+    assert (part.stored is stored) == streamed
+
+
+def test_only_for_an_accelerator_is_a_batch_locked_in_memory_where_it_is_gathered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[torch.Tensor] = []
+    asked: list[bool] = []
+    empty = torch.empty
+
+    def watched(*shape: Any, pin_memory: bool, **how: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        made.append(empty(*shape, **how))
+        return made[-1]
+
+    monkeypatch.setattr(torch, "empty", watched)
+    stored = torch.rand(5, 1, 2, 2)
+    for device in ("cuda", "cpu"):
+        labels: Any = SimpleNamespace(device=torch.device(device))
+        [batch] = Examples(stored, labels, torch.arange(5), 255)._gathered([torch.tensor([3, 1])])
+        assert batch.data_ptr() == made[-1].data_ptr()
+        assert torch.equal(batch, stored[[3, 1]])
+    assert asked == [True, False]
+
+
+def test_what_is_missing_says_what_how_to_get_it_and_where_it_may_lie(tmp_path: Path) -> None:
+    missing = Missing.at(tmp_path / "x", "unpack it")
+    assert missing.what == f"{tmp_path / 'x'} is not there; unpack it"
+    assert str(missing) == f"{missing.what} (--data-root or ADVBENCH_DATA sets the data root)"
+    assert str(Missing("no such package")) == "no such package"
+
+
 def test_a_path_is_asked_for_or_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='"npz" needs a path'):
         validate(Npz, {})
@@ -189,3 +249,10 @@ def test_a_path_is_asked_for_or_refused(tmp_path: Path) -> None:
         validate(Digits, {"path": "x"})
     source: Source = Npz(path="a/b.npz")
     assert source.place(tmp_path) == tmp_path / "a" / "b.npz"
+
+
+def test_a_size_is_taken_where_images_are_cropped_and_refused_elsewhere() -> None:
+    made = validate(ImageFolder, {"path": "a", "size": 7})
+    assert (made.path, made.size) == ("a", 7)
+    with pytest.raises(ValueError, match='"digits" takes no size'):
+        validate(Digits, {"size": 7})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torchvision import datasets
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from advbench.data.base import Missing
@@ -77,3 +78,27 @@ def test_an_absent_file_is_missing_with_the_way_to_get_it(tiny_cifar: Path) -> N
     path.unlink()
     with pytest.raises(Missing, match=re.escape(f"{path} is not there; advbench run --download gets it")):
         Cifar10().load(tiny_cifar)
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(Cifar10, 10), (Cifar100, 100)])
+def test_every_class_must_be_there(
+    tiny_cifar: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Cifar10], classes: int
+) -> None:
+    official = getattr(datasets, kind.torchvision)
+
+    class Poorer(official):  # type: ignore[misc, valid-type]
+        def __init__(self, root: str, *, train: bool) -> None:
+            super().__init__(root, train=train)
+            self.targets = [label % (classes - 1) for label in self.targets]
+
+    monkeypatch.setattr(datasets, kind.torchvision, Poorer)
+    with pytest.raises(BadInput, match=f"train: no example of class {classes - 1}; "):
+        kind().load(tiny_cifar)
+
+
+@pytest.mark.parametrize("kind", [Cifar10, Cifar100])
+def test_torchvision_is_asked_for_the_download(kind: type[Cifar10], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, bool]]] = []
+    monkeypatch.setattr(datasets, kind.torchvision, lambda root, **how: asked.append((root, how)))
+    kind().get("here")
+    assert asked == [("here", {"download": True})]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from advbench.data import decode, folders
+from advbench.data.base import Missing
 from advbench.data.image_folder import ImageFolder
 from advbench.spec import BadInput
 
@@ -19,16 +20,26 @@ NOISE = np.random.default_rng(0).integers(0, 256, (2, 2, 300, 4, 6, 3), dtype=np
 """Split, class, image: more than one chunk."""
 
 
+def written(root: Path, each: int) -> Path:
+    for s, split in enumerate(("train", "test")):
+        for c, label in enumerate("ab"):
+            folder = root / "d" / split / label
+            folder.mkdir(parents=True)
+            for i in range(each):
+                Image.fromarray(NOISE[s, c, i]).save(folder / f"{i:03}.png", compress_level=0)
+    return root
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A data root with 600 images a split in d/{train,test}/{a,b}."""
-    for s, split in enumerate(("train", "test")):
-        for c, label in enumerate("ab"):
-            folder = tmp_path / "d" / split / label
-            folder.mkdir(parents=True)
-            for i in range(300):
-                Image.fromarray(NOISE[s, c, i]).save(folder / f"{i:03}.png", compress_level=0)
-    return tmp_path
+    return written(tmp_path, 300)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """The same with 6 images a split."""
+    return written(tmp_path, 3)
 
 
 def load(root: Path) -> NDArray[np.uint8]:
@@ -68,7 +79,7 @@ def test_images_are_decoded_once(root: Path, decoded: list[str]) -> None:
     assert len(decoded) == 1_200
     np.testing.assert_array_equal(load(root), one)
     assert len(decoded) == 1_200
-    assert len(kept(root)) == 2
+    assert re.fullmatch(r"test-whole-[0-9a-f]{16}\.npy train-whole-[0-9a-f]{16}\.npy", " ".join(kept(root)))
 
 
 def touched(path: Path) -> None:
@@ -105,6 +116,42 @@ def test_a_cut_off_map_is_made_again(root: Path) -> None:
     for path in (root / "d" / "decoded").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     np.testing.assert_array_equal(load(root), whole)
+
+
+def test_a_map_is_on_the_disk_before_it_gets_its_name(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, bool]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, bool(maps()))))
+
+    def maps() -> list[str]:
+        return [name for name in kept(few) if name.startswith("train-")]
+
+    load(few)
+    size = (few / "d" / "decoded" / maps()[0]).stat().st_size
+    assert synced == [(size, False), (size, True)]  # of the training split, then of the test split
+    assert size == 128 + 6 * 3 * 4 * 6
+
+
+def test_another_process_may_forget_the_old_map_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "train-whole-gone.npy"]))
+    folders._forget(tmp_path / "train-whole-new.npy", "train-whole")
+
+
+def test_folders_behind_links_are_read_and_watched(few: Path) -> None:
+    (few / "d" / "train" / "a").rename(few / "a")
+    (few / "d" / "train" / "a").symlink_to(few / "a")
+    assert len(load(few)) == 6
+    assert sum(path.suffix == ".png" for path in ImageFolder(path="d").files(few)) == 12
+
+
+def test_a_split_that_is_not_there_is_missing_and_a_class_in_one_split_is_bad(few: Path) -> None:
+    for label in "cd":
+        (few / "d" / "test" / label).mkdir()
+        Image.fromarray(NOISE[0, 0, 0]).save(few / "d" / "test" / label / "1.png")
+    with pytest.raises(BadInput, match=re.escape(f"{few / 'd'}: class folder 'c' is in only one of train and test")):
+        load(few)
+    (few / "d" / "test").rename(few / "elsewhere")
+    with pytest.raises(Missing, match=re.escape(f"{few / 'd' / 'test'} is not there; put images there")):
+        load(few)
 
 
 def test_nothing_is_left_where_an_image_cannot_be_read(root: Path) -> None:

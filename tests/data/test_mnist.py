@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torchvision import datasets
 
 from advbench.data.base import Missing
+from advbench.data.fashion_mnist import FashionMnist
 from advbench.data.mnist import SIZES, Mnist
 from advbench.spec import BadInput
 
@@ -130,3 +132,26 @@ def test_a_label_above_nine_is_refused(tiny_mnist: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Mnist, "md5", {})
     with pytest.raises(BadInput, match=re.escape(f"{path}: a label of 10, but there are 10 classes: 0 to 9")):
         Mnist().load(tiny_mnist)
+
+
+def test_a_header_that_is_cut_off_is_named(tiny_mnist: Path) -> None:
+    path = tiny_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:15])
+    with pytest.raises(BadInput, match=re.escape(f"{path}: not an idx file of 3-d bytes (15 bytes; ")):
+        Mnist().load(tiny_mnist)
+
+
+def test_every_digit_must_be_there(tiny_mnist: Path, write_idx, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, n in (("train", 20), ("t10k", 10)):
+        write_idx(tiny_mnist / "MNIST" / "raw" / f"{split}-labels-idx1-ubyte", (np.arange(n) % 9).astype(np.uint8))
+    monkeypatch.setattr(Mnist, "md5", {})
+    with pytest.raises(BadInput, match="train-labels-idx1-ubyte: no example of class 9"):
+        Mnist().load(tiny_mnist)
+
+
+@pytest.mark.parametrize("kind", [Mnist, FashionMnist])
+def test_torchvision_is_asked_for_the_download(kind: type[Mnist], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, bool]]] = []
+    monkeypatch.setattr(datasets, kind.torchvision, lambda root, **how: asked.append((root, how)))
+    kind().get("here")
+    assert asked == [("here", {"download": True})]

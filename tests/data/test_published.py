@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.error import URLError
 
@@ -100,3 +101,47 @@ def test_a_root_that_cannot_be_made_is_one_line(cifar: Published, tmp_path: Path
     (tmp_path / "root").write_bytes(b"a file")
     with pytest.raises(BadInput, match=r"cifar10: the download to .* failed: "):
         cifar.download(tmp_path / "root")
+
+
+class Two(Published):
+    """A file with a published digest and one without."""
+
+    name = "two"
+    about = "a test"
+
+    def published(self) -> Mapping[str, str | None]:
+        return {"a/one": hashlib.md5(b"one", usedforsecurity=False).hexdigest(), "a/other": None}
+
+    def get(self, root: str) -> None:
+        [place] = Path(root).parent.iterdir()  # beside the root's files, where moving them is a matter of names
+        assert place == Path(root)
+        assert place.name.startswith(".download-")
+        (place / "a").mkdir()
+        for name in ("one", "other"):
+            (place / "a" / name).write_text(name, "utf-8")
+
+
+def test_only_published_digests_are_compared(tmp_path: Path) -> None:
+    Two().download(tmp_path)  # the folder may be there already
+    Two().verify(tmp_path)
+    (tmp_path / "a" / "other").write_bytes(b"another")
+    Two().verify(tmp_path)
+    (tmp_path / "a" / "one").write_bytes(b"another")
+    with pytest.raises(BadInput, match=re.escape(f"{tmp_path / 'a' / 'one'}: its MD5 is ")):
+        Two().verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError("no route\nto the host"), "no route"), (TimeoutError(), "TimeoutError")],
+)
+def test_why_a_download_failed_is_one_line_whatever_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fails(self: Published, root: str) -> None:
+        raise error
+
+    monkeypatch.setattr(Two, "get", fails)
+    with pytest.raises(BadInput) as caught:
+        Two().download(tmp_path)
+    assert caught.value.lines == (f"two: the download to {tmp_path} failed: {reason}",)

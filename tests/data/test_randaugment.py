@@ -59,20 +59,27 @@ def test_an_operation_is_torchvision_s_at_the_same_magnitude(name: str, magnitud
         torch.testing.assert_close(kernel(pixels, sign), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("name", ["ShearX", "ShearY"])
-def test_a_shear_moves_lines_in_proportion_to_their_distance_from_the_middle(name: str, sign: int) -> None:
-    pixels = torch.zeros(1, 1, 41, 41)
-    pixels[0, 0, :, 20] = 1
-    kernel = _kernels(1.0, 41)[NAMES.index(name)]
+def test_a_shear_moves_lines_in_proportion_to_their_distance_from_the_middle(
+    name: str, sign: int, share: float
+) -> None:
+    kernel = _kernels(share, 41)[NAMES.index(name)]
 
-    found = kernel(pixels if name == "ShearX" else pixels.transpose(2, 3), sign)[0, 0]
-    found = found if name == "ShearX" else found.T
-    places = (found * torch.arange(41)).sum(1) / found.sum(1)
+    def line(row: slice | int, column: slice | int) -> Tensor:
+        """Where along each row the line lies after the shear; as if all shears were along rows."""
+        pixels = torch.zeros(1, 1, 41, 41)
+        pixels[0, 0, row, column] = 1
+        found = kernel(pixels, sign)[0, 0] if name == "ShearX" else kernel(pixels.mT, sign)[0, 0].T
+        found = found if row == slice(None) else found.T
+        return (found * torch.arange(41)).sum(1) / found.sum(1)
 
-    slopes = (places - 20)[[5, 10, 30, 35]] / torch.tensor([-15, -10, 10, 15])
-    assert slopes.abs().tolist() == pytest.approx([0.3] * 4, abs=0.01)
+    slopes = (line(slice(None), 20) - 20)[[5, 10, 30, 35]] / torch.tensor([-15, -10, 10, 15])
+    assert slopes.abs().tolist() == pytest.approx([0.3 * share] * 4, abs=0.01)
     assert len({math.copysign(1, slope) for slope in slopes.tolist()}) == 1
+    # The middle row stays where it is.
+    assert line(20, slice(None))[[5, 10, 30, 35]].tolist() == pytest.approx([20] * 4, abs=0.01)
 
 
 def test_all_operations_are_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +108,12 @@ def test_stored_levels_stay_levels_and_floats_stay_in_the_box(peak: int) -> None
     assert found.max() <= peak
     assert 0 <= floats.min() <= floats.max() <= 1
     assert torch.equal((floats * peak).round().to(torch.uint8), found)
+
+
+@pytest.mark.parametrize("name", ["TranslateX", "TranslateY"])
+def test_the_furthest_move_is_150_pixels_of_imagenet_s_331(name: str) -> None:
+    pixels = torch.zeros(1, 1, 331, 331)
+    pixels[0, 0, 165, 165] = 1
+    found = _kernels(1.0, 331)[NAMES.index(name)](pixels, -1)
+
+    assert divmod(int(found.argmax()), 331) == ((165, 15) if name == "TranslateX" else (15, 165))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 import torch
 
-from advbench.data.stream import ahead, fits
+from advbench.data.stream import DEPTH, ahead, fits
 
 
 def workers() -> list[threading.Thread]:
@@ -49,6 +49,14 @@ def test_items_are_made_while_an_earlier_one_is_used_but_not_more_than_asked(dep
     until(lambda: len(made) == depth + 2)
     time.sleep(0.02)
     assert len(made) == depth + 2
+    items.close()
+
+
+def test_two_are_made_ahead_unless_said_by_a_thread_that_keeps_no_process_alive() -> None:
+    assert DEPTH == 2
+    items = ahead(counted([]))
+    next(items)
+    assert [thread.daemon for thread in workers()] == [True]
     items.close()
 
 

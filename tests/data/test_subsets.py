@@ -61,6 +61,12 @@ def test_the_lower_class_wins_a_tie() -> None:
     assert stratified(np.array([2, 1, 0]), 2, np.random.default_rng(0)).tolist() == [1, 2]
 
 
+def test_so_it_does_among_many() -> None:
+    labels = np.random.default_rng(0).permutation(1_000)
+    drawn = stratified(labels, 300, np.random.default_rng(0))
+    assert sorted(labels[drawn]) == list(range(300))
+
+
 def test_all_is_all() -> None:
     assert stratified(WHOLE.test.labels, 400, np.random.default_rng(0)).tolist() == list(range(400))
 
@@ -142,6 +148,25 @@ def test_the_tasks_seed_moves_every_subset() -> None:
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
+def test_each_subset_has_a_stream_of_its_own() -> None:
+    # Records are comparable only on the same examples: another stream would be other data under the same name.
+    def stream(subset: int) -> np.random.Generator:
+        return np.random.default_rng((5, subset))
+
+    subsets = chosen(seed=5, train=300, validation=50, test=70, unlabelled={"count": 40})
+    held_out = stratified(WHOLE.train.labels, 50, stream(0))
+    rest = np.setdiff1d(np.arange(1_000), held_out)
+    kept = rest[stratified(WHOLE.train.labels[rest], 300, stream(1))]
+    unused = stream(3).permutation(np.setdiff1d(rest, kept))
+    assert subsets.unlabelled is not None
+    assert [*indices(subsets), subsets.unlabelled.index.tolist()] == [
+        kept.tolist(),
+        held_out.tolist(),
+        stratified(WHOLE.test.labels, 70, stream(2)).tolist(),
+        sorted(unused[:40].tolist()),
+    ]
+
+
 def test_the_tasks_seed_does_not_move_file_order() -> None:
     assert indices(chosen(order="first", train=300)) == indices(chosen(order="first", train=300, seed=1))
 
@@ -170,7 +195,7 @@ def test_floats_stay_floats() -> None:
         ({"test": 401}, r"data\.test: 401 is more than the 400 examples of the test split"),
         (
             {"train": 901},
-            r"data\.train: 901 is more than the 900 .*: the training split has 1,000 and validation takes 100",
+            r"data\.train: 901 is more than the 900 .*: the training split has 1,000 and validation takes 100$",
         ),
         ({"train": 951, "validation": 50}, r"data\.train: 951 is more than the 950 .*validation takes 50"),
         ({"validation": 1_000}, r"data\.validation: 1,000 leaves nothing to train on; .* has 1,000 examples"),

@@ -60,3 +60,23 @@ def test_an_absent_file_is_missing(root: Path) -> None:
     (root / "test_32x32.mat").unlink()
     with pytest.raises(Missing, match=r"test_32x32\.mat is not there; advbench run --download gets it"):
         Svhn().load(root)
+
+
+def test_every_digit_must_be_there(root: Path, monkeypatch: pytest.MonkeyPatch, md5) -> None:
+    listed = dict(SVHN.split_list)
+    path = root / "train_32x32.mat"
+    savemat(path, {"X": IMAGES, "y": (np.arange(20) % 9 + 1).astype(np.uint8)[:, None]})
+    monkeypatch.setattr(SVHN, "split_list", {**listed, "train": [listed["train"][0], path.name, md5(path)]})
+    with pytest.raises(BadInput, match=re.escape(f"{path}: no example of class 0; ")):
+        Svhn().load(root)
+    savemat(path, {"X": IMAGES, "y": np.where(DIGITS == 9, 8, DIGITS).astype(np.uint8)[:, None]})
+    monkeypatch.setattr(SVHN, "split_list", {**listed, "train": [listed["train"][0], path.name, md5(path)]})
+    with pytest.raises(BadInput, match=re.escape(f"{path}: no example of class 9; ")):
+        Svhn().load(root)
+
+
+def test_torchvision_is_asked_for_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr("torchvision.datasets.SVHN", lambda root, **how: asked.append((root, how)))
+    Svhn().get("here")
+    assert asked == [("here", {"split": split, "download": True}) for split in ("train", "test")]
