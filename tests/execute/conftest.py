@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pair import said
+from scripted import Scripted
+
+from advbench.execute import local
 
 Started = Callable[[Path], list[subprocess.Popen[str]]]
 
@@ -72,3 +76,18 @@ def started(command_env: dict[str, str], tmp_path: Path) -> Iterator[Started]:
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Its `now` is the time. Workers are Scripted, and who waits for their words waits until there are some."""
+    told = SimpleNamespace(now=100.0)
+
+    def wait(connections: list[Scripted], timeout: float) -> list[Scripted]:
+        told.now += timeout / 2
+        return [one for one in connections if one.words]
+
+    monkeypatch.setattr(time, "monotonic", lambda: told.now)
+    monkeypatch.setattr(local, "Worker", Scripted)
+    monkeypatch.setattr(local, "wait", wait)
+    return told

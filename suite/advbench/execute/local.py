@@ -86,8 +86,11 @@ class _Driver:
         self.workers: list[Worker] = []
         first = sum(item.processes for item in queue)
         self.devices = devices[:first]
-        self.spare = [device for device in devices[first:] if device == "cpu" or device not in self.devices]
+        self.spare: list[str] = []
         """For helpers only; of an accelerator one worker, whose memory nobody has to reckon up."""
+        for device in devices[first:]:
+            if device == "cpu" or device not in (*self.devices, *self.spare):
+                self.spare.append(device)
         self.spread, self.packing = Spread(), Packing(self.devices)
         self.watched = 0.0
 
