@@ -10,12 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from noted_ray import RayError, Remote
 from pair import said
 from scripted import Scripted
 
-from advbench.execute import local
+from advbench.execute import cluster, local
+from advbench.execute.limits import GIB
+from advbench.execute.local import Event
+from advbench.execute.ray import _Driver
 
 Started = Callable[[Path], list[subprocess.Popen[str]]]
 
@@ -91,3 +96,53 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(local, "Worker", Scripted)
     monkeypatch.setattr(local, "wait", wait)
     return told
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def ray_notes(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What Ray was told. Its nodes have 8 and 4 cores; the time is `now`, and who waits waits as long as it may."""
+    seen = SimpleNamespace(now=100.0, done=[], ready=[], groups=[], waits=[])
+
+    def wait(refs: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        seen.waits.append((len(refs), num_returns, timeout))
+        ready = [ref for ref in refs if ref in seen.ready][:num_returns]
+        if not ready:
+            seen.now += timeout
+        return ready, []
+
+    def placement_group(bundles: Any, strategy: str, bundle_label_selector: Any) -> str:
+        seen.groups.append((bundles, strategy, bundle_label_selector))
+        return "group"
+
+    fake: Any = SimpleNamespace(
+        remote=Remote,
+        wait=wait,
+        get=lambda ref: ref,
+        put=lambda content: ("put", content),
+        cancel=lambda stream, force: seen.done.append(("cancel", stream, force)),
+        kill=lambda desk: seen.done.append(("kill", desk)),
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    groups = SimpleNamespace(
+        placement_group=placement_group, remove_placement_group=lambda group: seen.done.append(("remove", group))
+    )
+    affinity = SimpleNamespace(PlacementGroupSchedulingStrategy=lambda group, rank: (group, rank))
+    for name, module in (("ray", fake), ("ray.util", groups), ("ray.util.scheduling_strategies", affinity)):
+        monkeypatch.setitem(sys.modules, name, module)
+    has = [{"CPU": 8.0, "memory": 3.0 * GIB}, {"CPU": 4.0}]
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"Resources": one} for one in has])
+    monkeypatch.setattr(cluster, "look", lambda told, items: (seen.done.append(("look", told, items)), (False, {}))[1])
+    monkeypatch.setattr(cluster, "at_home", lambda: "home")
+    monkeypatch.setattr(time, "monotonic", lambda: seen.now)
+    return seen
+
+
+@pytest.fixture
+def ray_driver(ray_notes: SimpleNamespace, tmp_path: Path, events: list[Event]) -> Callable[..., Any]:
+    """A function: items, devices -> their driver."""
+    return lambda items=(), devices=("cpu", "cpu"): _Driver([*items], tmp_path, tmp_path / "r", devices, events.append)

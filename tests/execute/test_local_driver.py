@@ -17,11 +17,6 @@ from advbench.plan import CUBLAS, Item
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
 def driver(events: list[Event], *workers: Scripted, queue: tuple[Item, ...] = ()) -> Any:
     made: Any = _Driver(list(queue), Path("results"), Path("root"), [], events.append)
     made.workers = list(workers)
@@ -84,10 +79,13 @@ def test_workers_are_looked_after_between_their_words(
 
     monkeypatch.setattr(local, "Worker", Slow)
     monkeypatch.setattr(_Driver, "_watch", watch)
+    helped: list[float] = []
+    monkeypatch.setattr(_Driver, "_help", lambda self: helped.append(clock.now))
     made: Any = _Driver([job()], Path(), Path(), ["cpu"], events.append)
     made.drive()
     assert made.ended == [Ended("t/d-s0", "failed", "ValueError: no")]
     # At once, and then whenever more than a tick has gone by; a wait takes half of one here.
+    assert helped[:3] == [100.0, 100 + TICK / 2, 100 + TICK]
     assert looks[:3] == [100 + TICK / 2, 100 + 2 * TICK, 100 + 3.5 * TICK]
 
 

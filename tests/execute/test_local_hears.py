@@ -19,11 +19,6 @@ from advbench.spec import BadInput
 OWNER = job("owner")
 
 
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
 def driver(events: list[Event], *workers: Scripted, queue: tuple[Item, ...] = ()) -> Any:
     made: Any = _Driver(list(queue), Path("results"), Path("root"), [], events.append)
     made.workers = list(workers)
