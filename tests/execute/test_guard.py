@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from advbench.execute import limits
+from advbench.execute import guard, limits
 from advbench.execute.guard import Guard, _watch
 from advbench.plan import Item
 from advbench.spec import BadInput
@@ -65,8 +66,8 @@ def test_who_takes_too_much_ends_with_one_line_and_all_that_it_started(
 
 def test_a_job_without_limits_has_no_guard_and_one_that_nobody_can_watch_is_refused(monkeypatch: pytest.MonkeyPatch):
     free = Item(task="t", label="l", seed=0, base=Path())
-    with Guard(free) as guard:
-        assert guard.process is None
+    with Guard(free) as mine:
+        assert mine.process is None
     monkeypatch.setattr(limits, "watched", lambda: False)
     with (
         pytest.raises(BadInput, match="does not say what a process takes"),
@@ -115,3 +116,78 @@ def test_an_evaluation_is_held_to_its_task_s_minutes(tmp_path: Path, tiny, comma
     [line] = ended.stderr.splitlines()
     assert line.startswith("advbench: t/nets-Net-w-s0: took more than 0.02 minutes; raise resources.minutes or")
     assert list((tmp_path / "results").rglob("record.json")) == []
+
+
+class Clock:
+    """A time that passes only by sleeping; `ended` is what was done to whom."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.ended: list[object] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("leaves", "ended"),
+    [
+        # It looks every half second, and has seen the limit passed at the third look. It is killed after its 2 s.
+        (1e9, [("asks", 7, signal.SIGTERM, 101.0), ("kills", {7: "1", 8: "2"}, 103.0)]),
+        # With it its children end, whom nobody might find any more.
+        (101.5, [("asks", 7, signal.SIGTERM, 101.0), ("kills", {7: "1", 8: "2"}, 101.5)]),
+        (100.5, []),
+    ],
+)
+def test_a_process_is_asked_to_end_once_and_killed_with_its_family_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys, leaves: float, ended: list[object]
+):
+    clock, item = Clock(), Item(task="t", label="l", seed=0, base=Path())
+    family = {7: "1", 8: "2", os.getpid(): "3"}
+    monkeypatch.setattr(guard, "time", clock)
+    monkeypatch.setattr(os, "getppid", lambda: 7 if clock.now < leaves else 1)
+    monkeypatch.setattr(os, "kill", lambda *told: clock.ended.append(("asks", *told, clock.now)))
+    monkeypatch.setattr(limits, "family", lambda pid: dict(family))
+    monkeypatch.setattr(limits, "kill", lambda members: clock.ended.append(("kills", members, round(clock.now, 6))))
+
+    def exceeded(*told: object) -> tuple[str, float] | None:
+        assert told == (item, 7, 100.0)
+        return ("took more than it may", 2.0) if clock.now >= 101 else None
+
+    monkeypatch.setattr(limits, "exceeded", exceeded)
+    _watch(7, item)
+
+    assert [one if one[0] == "asks" else (*one[:2], pytest.approx(one[2], abs=0.06)) for one in ended] == clock.ended
+    assert capsys.readouterr().err == ("advbench: t/l-s0: took more than it may\n" if ended else "")
+
+
+@pytest.mark.parametrize(
+    ("held", "has"),
+    [({}, False), ({"minutes": 1.0}, True), ({"memory_gib": 1.0}, True), ({"minutes": 1.0, "memory_gib": 1.0}, True)],
+)
+def test_a_limit_of_either_kind_has_a_process_that_watches_and_ends_with_the_block(
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, float], has: bool
+):
+    done: list[object] = []
+
+    class Process:
+        def __init__(self, target: object, args: object) -> None:
+            done.append((target, args))
+
+        def kill(self) -> None:
+            done.append("kill")
+
+        def join(self) -> None:
+            done.append("join")
+
+    monkeypatch.setattr(guard.multiprocessing, "get_context", lambda how: SimpleNamespace(Process=Process, how=how))
+    monkeypatch.setattr(guard, "start", lambda process: done.append("start"))
+    item = Item(task="t", label="l", seed=0, base=Path(), **held)
+    with Guard(item) as mine:
+        assert mine.item is item
+        assert (mine.process is not None) == has
+        assert done == ([(_watch, (os.getpid(), item)), "start"] if has else [])
+    assert done[2:] == (["kill", "join"] if has else [])

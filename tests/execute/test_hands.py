@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,3 +74,57 @@ def test_there_are_no_more_than_blocks_or_jobs(here: Path, examples: int | None,
     ready = ready_for(ASKED, Path("t.toml"), None, None, examples, where, None)
 
     assert _hands(ready, where, jobs) == ["cpu"] * count
+
+
+def test_helpers_start_when_an_evaluation_has_gone_on_for_long_and_end_with_all_that_they_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    now, done = [100.0], list[object]()
+
+    class Process:
+        def __init__(self, target: object, args: tuple[object, ...]) -> None:
+            self.device = args[2]
+            done.append((target, args))
+
+        def kill(self) -> None:
+            done.append(("kill", self.device))
+
+        def join(self) -> None:
+            done.append(("join", self.device))
+
+    monkeypatch.setattr(hands.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(hands.multiprocessing, "get_context", lambda _: SimpleNamespace(Process=Process))
+    monkeypatch.setattr(hands, "start", lambda process: done.append(("start", process.device)))
+    monkeypatch.setattr(hands, "family", lambda process: {len(process.device): "1"})
+    monkeypatch.setattr(hands.limits, "kill", lambda members: done.append(("family", members)))
+    log = tmp_path / "log.txt"
+    with hands.Hands(["cpu", "cuda:1"], log, print, "of", "a job") as mine:
+        now[0] += hands.LONG - 0.1
+        mine.look()
+        assert done == []
+        now[0] = 100 + hands.LONG
+        mine.look()
+        mine.look()
+        started = [
+            *((hands._serve, (log, print, "cuda:1", "of", "a job")), ("start", "cuda:1")),
+            *((hands._serve, (log, print, "cpu", "of", "a job")), ("start", "cpu")),
+        ]
+        assert done == started
+    ends = [(("family", {len(d): "1"}), ("kill", d), ("join", d)) for d in ("cuda:1", "cpu")]
+    assert done[4:] == [step for end in ends for step in end]
+
+
+def test_a_helper_attends_to_its_caller_and_keeps_its_errors_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+):
+    done: list[object] = []
+    monkeypatch.setattr(hands, "attend", lambda: done.append("attends"))
+
+    def helps(*told: object) -> None:
+        done.append(told)
+        raise ValueError("of its own")
+
+    hands._serve(tmp_path / "log.txt", helps, "cpu", "told")
+    assert done == ["attends", ("cpu", "told")]
+    assert (tmp_path / "log.txt").read_text("utf-8").endswith("ValueError: of its own\n")
+    assert capsys.readouterr().err == ""

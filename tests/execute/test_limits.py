@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,3 +196,78 @@ def test_a_limit_below_what_torch_takes_is_said_in_one_line(tmp_path: Path, tiny
     assert answer.returncode == 1
     assert answer.stdout.splitlines()[-2].startswith("FAILED t/standard-s0: took more than 0.25 GiB of memory; raise")
     assert load(tmp_path / "results" / "records" / "t" / "standard-s0" / "record.json").status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("held", "seconds", "taken", "why", "until"),
+    [
+        ({}, 1e9, 2**50, None, None),
+        ({"minutes": 0.5}, 30.0, 2**50, None, None),
+        ({"minutes": 0.5}, 30.1, 0, "took more than 0.5 minutes; raise resources.minutes or", notice.GRACE + 1),
+        ({"minutes": 0.5}, None, 0, None, None),  # it has yet to begin
+        ({"memory_gib": 1.5}, 1e9, 3 * 2**29, None, None),
+        ({"memory_gib": 1.5}, None, 3 * 2**29 + 1, "took more than 1.5 GiB of memory; raise", 1),
+        ({"minutes": 0.5, "memory_gib": 1.5}, 30.0, 2**31, "took more than 1.5 GiB of memory; raise", 1),
+    ],
+)
+def test_a_limit_may_be_met_and_not_passed(
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, float], seconds: float | None, taken: int, why: str | None, until
+):
+    monkeypatch.setattr(limits.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(limits, "memory", lambda pid: taken if pid == 5 else 0)
+    item = Item(task="t", label="l", seed=0, base=Path(), **held)
+    found = limits.exceeded(item, 5, None if seconds is None else 1000 - seconds)
+    assert (found is None) == (why is None)
+    if found and why:
+        assert found[0].startswith(why)
+        assert found[1] == until
+
+
+def test_memory_is_what_is_its_own_and_swapped_of_all_but_who_asks(monkeypatch: pytest.MonkeyPatch):
+    mine = os.getpid()
+    of = {5: (3, 5, 7), 6: (11, 0, 0), mine: (13, 0, 0)}
+    text = "Rss: 90 kB\nPss: 80 kB\nPss_Anon: {} kB\nPss_File: 70 kB\nPss_Shmem: {} kB\nSwapPss: {} kB\n"
+    told = {f"/proc/{pid}/smaps_rollup": text.format(*parts) for pid, parts in of.items()}
+
+    def read(self: Path, encoding: str) -> str:
+        if str(self) not in told:
+            raise FileNotFoundError  # it has ended
+        return told[str(self)]
+
+    monkeypatch.setattr(limits, "family", lambda pid: dict.fromkeys([pid, 6, 9, mine]))
+    monkeypatch.setattr(Path, "read_text", read)
+    assert limits.memory(5) == 1024 * (3 + 5 + 7 + 11)
+    assert limits.memory(mine) == 1024 * (13 + 11)
+    assert limits.memory(9) == 1024 * 11
+
+
+def test_who_is_killed_is_who_was_meant(monkeypatch: pytest.MonkeyPatch):
+    killed: list[tuple[int, int]] = []
+
+    def kill(pid: int, number: int) -> None:
+        killed.append((pid, number))
+        if pid == 1:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    monkeypatch.setattr(limits, "started", {1: "a", 2: "b", 3: "c", 4: None}.get)
+    limits.kill({1: "a", 2: "z", 3: "c", 4: None, 5: "e"})
+    assert killed == [(1, signal.SIGKILL), (3, signal.SIGKILL)]
+
+
+def test_there_is_no_family_of_nobody_and_of_one_that_has_ended():
+    assert limits.family(None) == {}
+    assert limits.family(2**22 + 1) == {}
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_one_job_with_a_limit_of_memory_needs_a_machine_that_tells(monkeypatch: pytest.MonkeyPatch, watched: bool):
+    monkeypatch.setattr(limits, "watched", lambda: watched)
+    free, timed = (Item(task="t", label="l", seed=0, base=Path(), minutes=minutes) for minutes in (None, 1.0))
+    limits.refuse([free, timed])
+    items = [free, timed.model_copy(update={"memory_gib": 1.0})]
+    if watched:
+        limits.refuse(items)
+    else:
+        with pytest.raises(BadInput, match="does not say what a process takes"):
+            limits.refuse(items)

@@ -32,12 +32,14 @@ def test_words_are_heard_of_who_works_or_has_yet_to_say_what_is_free(clock: Simp
     gone.alive = new.ready = False
     last = busy(job("e"), alive=False)
     last.words = [("ok", 0, 0, "")]
-    made = driver(events, silent, idle, gone, new, dead, last)
+    begun = Scripted()
+    begun.ready, begun.words = False, [(READY, 7, 0, "")]
+    made = driver(events, silent, idle, gone, new, dead, last, begun)
     heard: list[tuple[Scripted, bool]] = []
     made._hear = lambda worker, dead: heard.append((worker, dead))
     made._listen()
     # Of one that died, what it has said comes first; one without a job is asked nothing.
-    assert heard == [(dead, True), (last, False)]
+    assert heard == [(dead, True), (last, False), (begun, False)]
 
 
 def test_the_end_of_a_job_may_be_that_of_its_helpers_in_the_same_round(clock: SimpleNamespace, events: list[Event]):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from advbench.execute import lock
 from advbench.execute.lock import locked
 from advbench.spec import BadInput
 
@@ -88,7 +90,9 @@ def test_what_the_last_holder_wrote_is_replaced_whole(tmp_path: Path):
     (tmp_path / "runs" / "lock").write_text("x" * 1000, encoding="utf-8")
 
     with locked(tmp_path):
-        assert "x" * 100 not in (tmp_path / "runs" / "lock").read_text(encoding="utf-8")
+        told = json.loads((tmp_path / "runs" / "lock").read_text(encoding="utf-8"))
+    assert set(told) == {"pid", "host", "since", "started"}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", told["since"])
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
@@ -163,6 +167,7 @@ def held(results: Path) -> dict[str, object]:
         ({"host": "elsewhere"}, False),
         ({"host": "elsewhere", "pid": 2**22 + 1}, False),  # its processes cannot be seen from here
         ({"pid": 2**22 + 1}, True),
+        ({"pid": "?"}, False),
     ],
 )
 def test_without_locks_a_holder_is_gone_when_it_is_known_to_be(tmp_path: Path, no_locks, change, free):
@@ -173,9 +178,26 @@ def test_without_locks_a_holder_is_gone_when_it_is_known_to_be(tmp_path: Path, n
     if free:
         with locked(tmp_path):
             assert held(tmp_path)["started"] == told["started"]
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lock"]
     else:
         with pytest.raises(BadInput, match="in use by another run"), locked(tmp_path):
             pass
+
+
+def test_without_locks_a_new_holder_s_file_that_was_taken_for_a_killed_one_s_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "lock.held"
+    file.write_text("of the faster one", encoding="utf-8")
+    looks = iter([True, False])  # between the two looks it was replaced
+    monkeypatch.setattr(lock, "_stale", lambda _: next(looks))
+    lock._clear(file)
+    assert [(path, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [(file, "of the faster one")]
+
+
+def test_without_locks_one_that_somebody_removed_is_given_back_all_the_same(tmp_path: Path, no_locks):
+    with locked(tmp_path):
+        (tmp_path / "runs" / "lock.held").unlink()
 
 
 def test_without_locks_of_many_that_find_a_killed_one_s_one_gets_it(tmp_path: Path, no_locks, lockless_holder):

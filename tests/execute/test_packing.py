@@ -141,3 +141,23 @@ def test_workers_for_each_device(monkeypatch: pytest.MonkeyPatch):
     assert agenda.devices("auto", 3, items, 2) == ["cuda:0", "cuda:1", "cuda:0"]
     assert agenda.devices("cuda:1", None, items, 3) == ["cuda:1"] * 3
     assert agenda.devices("auto", None, items) == ["cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("memory", "beside", "fits"), [(39, 25, True), (39, 26, False), (40, 24, True), (40, 25, False)]
+)
+def test_jobs_may_fill_a_device_to_the_last_byte(memory: float, beside: float, fits: bool):
+    """Of 80 GB, and of each a quarter more than its peak."""
+    packing, two = Packing(["cuda:0"] * 2 + ["cuda:1"] * 2), [Simulated("cuda:0") for _ in range(2)]
+    for device in ("cuda:0", "cuda:1"):
+        packing.measured(device, 80 * GB)
+        assert not packing.fits(job("a", 1, memory), Simulated(device), two)  # type: ignore[arg-type]
+        packing.measured(device, None)  # one that died
+    two[0].item = job("a", 1, memory)
+    assert packing.fits(job("b", 1, beside), two[1], two) is fits  # type: ignore[arg-type]
+    # What runs elsewhere takes nothing here, unless it has lent itself this device.
+    away = Simulated("cuda:1")
+    assert packing.fits(job("b", 1, 64), away, [*two, away]) is True  # type: ignore[arg-type]
+    two[0].others = [Simulated("cuda:1")]
+    assert packing.fits(job("b", 1, beside), away, [*two, away]) is fits  # type: ignore[arg-type]
+    assert SPARE == 1.25

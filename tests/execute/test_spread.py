@@ -162,3 +162,50 @@ def test_a_device_of_another_kind_does_not_help(monkeypatch: pytest.MonkeyPatch)
 
     assert spread.Spread.alike("cuda:0", "cuda:1")
     assert not spread.Spread.alike("cuda:0", "cuda:2")
+
+
+def test_a_job_has_as_many_pieces_as_its_examples_fill_blocks(make_job):
+    class Todo:
+        test = 9
+
+    def pieces(**fields: object) -> int:
+        made = {"job": make_job(evaluation={"block": 4}), "work": Todo(), "processes": 1, **fields}
+        return spread.blocks(Item.model_construct(**made))
+
+    assert pieces() == 3
+    assert pieces(work=None) == pieces(job=None) == pieces(processes=2) == 1
+
+
+def test_help_comes_after_ten_seconds_to_who_has_the_most_blocks_a_hand(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spread.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(spread, "blocks", lambda item: item.seed)
+
+    def busy(label: str, count: int, since: float | None = 50.0, **fields: object) -> Busy:
+        one = Busy(Item(task="t", label=label, seed=count, base=Path()))
+        one.attacking = since
+        vars(one).update(fields)
+        return one
+
+    def helped(*workers: Busy) -> str | None:
+        found = spread.Spread().wanting(workers)  # type: ignore[arg-type]
+        return found.item.label if found and found.item else None
+
+    def with_helpers(owner: Busy, count: int) -> list[Busy]:
+        return [owner, *(Busy(owner.item, helps=True) for _ in range(count))]
+
+    assert helped(busy("a", 2)) == "a"
+    assert helped(busy("a", 1)) is None
+    assert helped(busy("a", 8, 90.0)) is None  # ten seconds, and not more
+    assert helped(busy("a", 8, 89.9)) == "a"
+    assert helped(busy("a", 8, None), Busy(None)) is None
+    assert helped(busy("a", 8, why="took too long")) is None
+    assert helped(busy("a", 3), busy("b", 8), busy("c", 8)) == "b"  # the first of two alike
+    assert helped(*with_helpers(busy("a", 8), 1), busy("b", 3)) == "a"  # 4 and 3 for each
+    assert helped(*with_helpers(busy("a", 8), 1), busy("b", 5)) == "b"  # 4 and 5
+    assert helped(*with_helpers(busy("a", 3), 1), busy("b", 1)) == "a"
+    assert helped(*with_helpers(busy("a", 3), 2)) is None
+
+
+def test_a_device_is_always_like_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "device_name", lambda _: pytest.fail("nobody has to ask"))
+    assert spread.Spread.alike("cuda:0", "cuda:0") is True
