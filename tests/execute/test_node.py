@@ -149,7 +149,7 @@ def test_elsewhere_it_works_in_a_folder_of_its_own_and_all_of_it_comes_home(tmp_
     seen_there: dict[str, bytes] = {}
     away = told(tmp_path / "home", secret=b"another")
     kept = {"runs/t/d-s0/checkpoint.pt": b"kept at home"}
-    news, seen = works(away, Errand(job(), {}, [kept]), OK, lays)
+    news, seen = works(away, Errand(job(tmp_path / "home"), {"a.py": b"own"}, [kept]), OK, lays)
 
     json = seen_there.pop("record.json")
     assert set(seen_there) == {"examples.parquet"}
@@ -159,6 +159,7 @@ def test_elsewhere_it_works_in_a_folder_of_its_own_and_all_of_it_comes_home(tmp_
         Done("ok", "clean 95.0%", json, seen_there),
     ]
     assert seen.results == tmp_path / "scratch"
+    assert seen.item == job(tmp_path / "scratch" / "task")  # where its own file is
     assert seen.sent.folder == run_folder(tmp_path / "scratch", "t/d-s0")
     assert not run_folder(tmp_path / "scratch", "t/d-s0").exists()
     assert not record_folder(tmp_path / "scratch", "t/d-s0").exists()

@@ -144,3 +144,18 @@ def test_the_command_shows_sizes_removes_nothing_when_dry_and_never_under_a_run(
     assert done.returncode == 0
     assert set(before) - set(contents(tmp_path)) == {one["path"] for one in told["found"]}
     assert done.stdout.splitlines()[-1].endswith(" gone")
+
+
+def test_a_plan_that_nobody_can_read_goes_and_what_went_meanwhile_is_no_error(tmp_path: Path):
+    plans = tmp_path / "runs" / "plans"
+    plans.mkdir(parents=True)
+    for name in ("a.json", "records.json"):
+        (plans / name).write_bytes(b"{")
+    [found] = litter(tmp_path)
+    assert (found.path, found.why, found.size) == (
+        plans / "a.json",
+        "the plan of no task, which is no longer there",
+        1,
+    )
+    found.path.unlink()
+    remove([found])

@@ -178,3 +178,67 @@ def test_a_failed_job_there_is_no_finished_one(flaky, lay):
     store.send(results, failed.path)
 
     assert [item.cached for item in Store(store.url).mark([failed])] == [False]
+
+
+@pytest.fixture
+def filled(flaky) -> tuple[Store, Path, list[Item]]:
+    """The same after both jobs were sent, seen by another machine that has marked them."""
+    store, results, items = flaky
+    Flaky.left = 100
+    assert store.complete(results, items) == []
+    other = Store(store.url)
+    other.mark(items)
+    return other, results, items
+
+
+@pytest.mark.parametrize("broken", ["table", "no table", "record"])
+def test_what_is_broken_there_does_not_come_and_its_job_runs_here(filled, tmp_path_factory, broken: str):
+    store, _, items = filled
+    out = tmp_path_factory.mktemp("out")
+    at = f"{store.root}/records/t/a-s0"
+    if broken == "table":
+        store.system.pipe_file(f"{at}/examples.parquet", b"something")
+    elif broken == "no table":
+        store.system.rm_file(f"{at}/examples.parquet")
+    else:
+        store.system.pipe_file(f"{at}/record.json", b"{}")
+
+    assert store.bring(items, out) == ["flaky://far/away: t/a-s0 is not what was written; its job runs here"]
+    assert [path.parent.name for path in out.rglob("record.json")] == ["b-s0"]
+    assert list(store.there) == ["t/b-s0"]
+
+
+def test_a_mark_makes_a_job_cached_whatever_kept_it_from_running(filled):
+    store, _, (one, other) = filled
+    asked: list[str] = []
+    store.system.invalidate_cache = lambda: asked.append("looks anew")
+    none = Item(task="t", label="none", seed=0, base=Path(), skip="no data")
+    cannot, strange = one.model_copy(update={"skip": "no data"}), other.model_copy(update={"label": "strange"})
+    done = strange.model_copy(update={"cached": True})
+
+    found = store.mark([cannot, other, none, strange, done])
+    assert [(item.cached, item.skip) for item in found] == [
+        *((True, ""), (True, ""), (False, "no data"), (False, ""), (True, "")),
+    ]
+    assert asked == ["looks anew"]
+    del store.system.invalidate_cache
+
+
+def test_a_trial_leaves_nothing_there(flaky):
+    store, _, _ = flaky
+    Flaky.left = 1
+    store.try_out()
+    assert store.system.find(store.root) == []
+    assert Flaky.left == 0
+
+
+def test_one_that_stays_behind_is_told_alone_and_without_a_word_by_its_error(flaky, monkeypatch):
+    store, results, items = flaky
+
+    def silent(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(store.system, "pipe_file", silent, raising=False)
+    assert store.complete(results, items[:1]) == [
+        "flaky://far/away: t/a-s0 could not be written there: TimeoutError; the same command sends what is missing"
+    ]

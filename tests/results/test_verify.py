@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from advbench.experiment import Experiment
 from advbench.record import Record, load, save
 from advbench.results.verify import verify
-from advbench.spec import BadInput
+from advbench.spec import BadInput, validate
 
 
 def test_what_is_as_it_was_written_is_counted(tmp_path: Path, lay):
@@ -115,3 +117,47 @@ def test_the_command_prints_a_line_each_and_says_so_with_its_code(tmp_path: Path
     assert broken.startswith("results/records/t/a-s0/examples.parquet: ")
     assert summary.startswith("results: 7 files, ")
     assert summary.endswith(": 1 broken")
+
+
+def test_measures_and_what_is_behind_them_are_held_to_their_digests(tmp_path: Path):
+    folder = tmp_path / "measures" / "t" / "m"
+    folder.mkdir(parents=True)
+    (folder / "measures.safetensors").write_bytes(b"arrays")
+    digest = hashlib.sha256(b"arrays").hexdigest()
+    (folder / "measures.json").write_text(json.dumps({"files": {"measures.safetensors": digest}}), "utf-8")
+    found = verify(tmp_path)
+    assert (found.broken, found.files) == ([], 2)
+
+    (folder / "measures.safetensors").write_bytes(b"others")
+    [line] = verify(tmp_path).broken
+    assert line == f"{folder / 'measures.safetensors'}: is not what was written; collect again"
+    for content in (b"[]", b"{"):
+        (folder / "measures.json").write_bytes(content)
+        assert verify(tmp_path).broken == [f"{folder / 'measures.json'}: is no JSON object; collect again"]
+    (folder / "measures.json").unlink()
+    (folder / "measures.json").mkdir()
+    with pytest.raises(BadInput, match="no records and no runs"):
+        verify(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_with_the_reason_and_what_is_temporary_is_not(tmp_path: Path, lay):
+    lay(tmp_path, "a")
+    runs = tmp_path / "runs" / "t" / "a-s0"
+    (runs / "journal" / "best" / ".1.json.7.tmp").write_bytes(b"half")
+    (runs / "journal" / ".hidden.json").write_bytes(b"half")
+    (runs / "checkpoint.pt").unlink()
+    (runs / "checkpoint.pt").mkdir()
+
+    assert verify(tmp_path).broken == [f"{runs / 'checkpoint.pt'}: Is a directory"]
+
+
+def test_a_study_s_record_is_held_to_the_id_of_its_experiment(tmp_path: Path):
+    study = {"name": "gan-gda", "file": None, "sha256": "0"}
+    job = validate(Experiment, {"task": "t", "title": "T", "label": "a", "seed": 0, "study": study, "threads": 1})
+    fields = {"schema": 1, "task": "t", "defense": "gan-gda", "label": "a", "seed": 0, "status": "failed"}
+    record = Record.model_validate(fields | {"id": job.id, "job": job.plain()})
+    save(record, tmp_path / "records" / "t" / "a-s0")
+    assert verify(tmp_path).broken == []
+    save(record.model_copy(update={"id": "0" * 16}), tmp_path / "records" / "t" / "a-s0")
+    [line] = verify(tmp_path).broken
+    assert f"its id {'0' * 16} is not that of its job, {job.id}" in line
