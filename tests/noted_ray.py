@@ -34,7 +34,7 @@ class Remote:
 
 
 def job(label: str = "d", processes: int = 1, **fields: Any) -> Item:
-    return Item(**{"task": "t", "label": label, "seed": 0, "base": Path(), "processes": processes, **fields})
+    return Item(task="t", label=label, seed=0, base=Path(), processes=processes, **fields)
 
 
 def told_of(events: Iterable[Event]) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -143,7 +144,7 @@ class Clock:
     ],
 )
 def test_a_process_is_asked_to_end_once_and_killed_with_its_family_when_its_time_is_over(
-    monkeypatch: pytest.MonkeyPatch, capsys, leaves: float, ended: list[object]
+    monkeypatch: pytest.MonkeyPatch, capsys, leaves: float, ended: list[tuple[Any, ...]]
 ):
     clock, item = Clock(), Item(task="t", label="l", seed=0, base=Path())
     family = {7: "1", 8: "2", os.getpid(): "3"}
@@ -169,7 +170,7 @@ def test_a_process_is_asked_to_end_once_and_killed_with_its_family_when_its_time
     [({}, False), ({"minutes": 1.0}, True), ({"memory_gib": 1.0}, True), ({"minutes": 1.0, "memory_gib": 1.0}, True)],
 )
 def test_a_limit_of_either_kind_has_a_process_that_watches_and_ends_with_the_block(
-    monkeypatch: pytest.MonkeyPatch, held: dict[str, float], has: bool
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, Any], has: bool
 ):
     done: list[object] = []
 

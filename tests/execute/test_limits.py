@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -211,7 +212,7 @@ def test_a_limit_below_what_torch_takes_is_said_in_one_line(tmp_path: Path, tiny
     ],
 )
 def test_a_limit_may_be_met_and_not_passed(
-    monkeypatch: pytest.MonkeyPatch, held: dict[str, float], seconds: float | None, taken: int, why: str | None, until
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, Any], seconds: float | None, taken: int, why: str | None, until
 ):
     monkeypatch.setattr(limits.time, "monotonic", lambda: 1000.0)
     monkeypatch.setattr(limits, "memory", lambda pid: taken if pid == 5 else 0)

@@ -155,7 +155,8 @@ def test_who_takes_too_much_is_asked_once_and_killed_when_its_time_is_over(
 ):
     asked: list[Any] = []
     monkeypatch.setattr(limits, "exceeded", lambda *told: (asked.append(told), exceeded)[1])
-    one = busy(**{"item": job(), "began": 40.0, **fields})
+    working: dict[str, Any] = {"item": job(), "began": 40.0}
+    one = busy(**(working | fields))
     driver(events, one)._watch()
     assert one.done == done
     assert asked in ([], [(job(), 5, 40.0)])

@@ -31,8 +31,9 @@ def told(results: Path, **fields: Any) -> Told:
     (results / "runs").mkdir(parents=True, exist_ok=True)
     token = results / "runs" / ".ray.1.tmp"
     token.write_bytes(b"secret")
-    given = {"device": "cpu", "secret": b"secret", "versions": versions(), "environment": {}}
-    return Told(**{"results": results, "root": results / "root", "token": token, **given, **fields})
+    given: dict[str, Any] = {"results": results, "root": results / "root", "device": "cpu", "token": token}
+    given |= {"secret": b"secret", "versions": versions(), "environment": {}}
+    return Told(**(given | fields))
 
 
 def job(base: Path = Path(), **fields: Any) -> Item:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slow_attack import SLOW
@@ -169,7 +170,7 @@ def test_a_job_has_as_many_pieces_as_its_examples_fill_blocks(make_job):
         test = 9
 
     def pieces(**fields: object) -> int:
-        made = {"job": make_job(evaluation={"block": 4}), "work": Todo(), "processes": 1, **fields}
+        made: dict[str, Any] = {"job": make_job(evaluation={"block": 4}), "work": Todo(), "processes": 1, **fields}
         return spread.blocks(Item.model_construct(**made))
 
     assert pieces() == 3
