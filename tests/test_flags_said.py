@@ -50,7 +50,8 @@ def verdicts(signs: Signs | None = FINE, *, flat: int = 0, bad: int = 0, **field
         "gradient_rungs": ("fgsm", "pgd"),
         "one_step": ("fgsm",),
     }
-    return Verdicts(**{**names, "foot": ("fgsm",), "ledger": ledger, "scores": None, "signs": signs, **fields})
+    names |= {"foot": ("fgsm",), "ledger": ledger, "scores": None, "signs": signs}
+    return Verdicts(**(names | fields))
 
 
 NOT_FINITE = "clean examples have logits that are NaN or infinite and count as wrong: find the layer that overflows, "

@@ -133,8 +133,16 @@ JOB: dict[str, Any] = {
     "threat": {"norm": "Linf", "eps": "1/10"},
     "collect": {"fosc": {"steps": 3}},
 }
-COST = {"train_seconds": 5, "train_forward": 600, "train_backward": 400, "eval_seconds": 7, "forward": 30}
-COST |= {"backward": 20, "peak_memory_bytes": 11, "collect_seconds": 2}
+COST = {
+    "train_seconds": 5,
+    "train_forward": 600,
+    "train_backward": 400,
+    "eval_seconds": 7,
+    "forward": 30,
+    "backward": 20,
+    "peak_memory_bytes": 11,
+    "collect_seconds": 2,
+}
 KNOWN = Cost(
     model='{"b":1,"name":"m"}',
     data="9a",

@@ -39,7 +39,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
 
 
 def ready(net: nn.Module, path: Path, **changes: Any) -> Ready:
-    told = {"only": None, "label": None, "examples": None, "until": None, "device": "cpu"} | changes
+    told: dict[str, Any] = {"only": None, "label": None, "examples": None, "until": None, "device": "cpu"} | changes
     where = Where(Path("results"), path.parent / "data", told.pop("device"))
     return ready_for(Given(net), path, where=where, **told)
 

@@ -26,8 +26,20 @@ from advbench.record import Epoch
 from advbench.spec import BadInput
 from advbench.train import Diverged, Trained
 
-EPOCH = {"epoch": 1, "loss": 0.5, "clean": 0.5, "fgsm": 0.4, "pgd": 0.3, "top_class": 0.2, "eps": 0.1, "lr": 0.1}
-EPOCH |= {"seconds": 2.5, "forward": 10, "backward": 9, "extra": {"fosc": 0.25}}
+EPOCH: dict[str, Any] = {
+    "epoch": 1,
+    "loss": 0.5,
+    "clean": 0.5,
+    "fgsm": 0.4,
+    "pgd": 0.3,
+    "top_class": 0.2,
+    "eps": 0.1,
+    "lr": 0.1,
+    "seconds": 2.5,
+    "forward": 10,
+    "backward": 9,
+    "extra": {"fosc": 0.25},
+}
 TRAINED = Trained(
     {"w": torch.tensor([1.0])},
     {"w": torch.tensor([2.0])},

@@ -11,7 +11,7 @@ import pytest
 from advbench import machine
 from advbench.index import Cost, Entry, Index, canonical, engine, protocol
 from advbench.learn import Learned, priced
-from advbench.plan import Item, record_folder
+from advbench.plan import Item, Job, record_folder
 from advbench.record import Record, save
 from advbench.resolve import resolve
 
@@ -175,7 +175,7 @@ def test_the_likest_jobs_there_are_say_how_many_passes_an_attack_takes(lines: li
     """Same defense, evaluation and threat; then the same kind; then other threats; then nobody."""
     [item, *_] = of(lines, "pgd-at")
     job, work = item.job, item.work
-    assert job is not None
+    assert isinstance(job, Job)
     assert work is not None
     evaluation, threat = protocol(job.evaluation.plain()), canonical(job.threat.plain())
     common = {"model": canonical(job.model), "data": job.data_sha256, "device": "here", "threads": 1}
@@ -221,7 +221,7 @@ def test_the_kinds_of_all_lines_are_known_before_the_first_is_asked(tmp_path: Pa
 
     one, other = (priced(order, learned(tmp_path)) for order in ([fast, pgd, standard], [standard, pgd, fast]))
     assert one == other[::-1]
-    assert fast.job is not None
+    assert isinstance(fast.job, Job)
     assert fast.work is not None
     asked = Learned((entry for _, entry in Index(tmp_path).all()), machine.cpu(), kinds={"pgd-at": True})
     found = asked.seconds(fast.job, fast.work)

@@ -68,7 +68,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> Path:
 
 
 def observed(*names: str, asked: Asked = ASKED, label: str | None = None, **more: Any) -> None:
-    observe(asked, Path("tiny.toml"), None, label, names, WHERE, **{"as_json": False, **more})
+    told: dict[str, Any] = {"as_json": False, **more}
+    observe(asked, Path("tiny.toml"), None, label, names, WHERE, **told)
 
 
 def found(*names: str) -> dict[str, Found]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
 
 from advbench import parallel
 from advbench.parallel import ALONE, PATIENCE, Group, SynchronisedBatchNorm2d, joined, lost
@@ -26,7 +27,7 @@ def test_one_process_hears_itself():
 @pytest.mark.parametrize("late", [False, True])
 def test_the_first_process_reads_why_another_one_failed_before_that_one_ends(monkeypatch, late: bool):
     monkeypatch.setattr(parallel, "WRECK", 20.0)
-    store: Any = dist.HashStore()
+    store: Any = HashStore()
     failing = threading.Thread(target=Group(1, 2, store).fail, args=("out of paper",), daemon=True)
     timer = threading.Timer(0.2 if late else 0, failing.start)
     timer.start()
@@ -43,7 +44,7 @@ def test_the_first_process_reads_why_another_one_failed_before_that_one_ends(mon
 
 def test_one_that_ended_without_a_word_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(parallel, "WRECK", 0.1)
-    assert Group(0, 2, dist.HashStore()).failure() is None
+    assert Group(0, 2, HashStore()).failure() is None
     Group(1, 2, object()).fail("the store's host has gone")
     assert Group(0, 2, object()).failure() is None
 
@@ -66,7 +67,7 @@ def test_a_lost_connection_is_known_by_its_words(error: Exception, told: bool):
 def torch_asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What torch is asked for, which it does not do."""
     asked: list[Any] = []
-    store = dist.HashStore()
+    store = HashStore()
 
     def meet(*place: Any) -> Any:
         asked.append(place)

@@ -72,6 +72,7 @@ def test_whoever_watches_sees_the_count_grow_and_what_went_forward(model):
             model(x).sum().backward()
 
     assert grown == [(2, 0, 2), (6, 2, 4)]
+    assert passes.seen is not None
     assert torch.equal(passes.seen, X[2:])
 
 

@@ -199,7 +199,8 @@ def test_a_line_runs_unless_it_is_cached_or_cannot():
     fresh = item()
     assert (fresh.seconds, fresh.records, fresh.processes, fresh.skip, fresh.cached) == (0, 0, 1, "", False)
     assert (fresh.job, fresh.work, fresh.minutes, fresh.memory_gib, fresh.memory) == (None,) * 5
-    assert [item(**how).state for how in ({}, {"skip": "no"}, {"cached": True}, {"skip": "no", "cached": True})] == [
+    ways: list[dict[str, Any]] = [{}, {"skip": "no"}, {"cached": True}, {"skip": "no", "cached": True}]
+    assert [item(**how).state for how in ways] == [
         *("run", "skip", "cached", "cached"),
     ]
     assert fresh.own_files == []

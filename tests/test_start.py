@@ -259,9 +259,10 @@ def test_the_layer_at_which_images_get_stuck_is_named(tmp_path: Path) -> None:
 
 def test_a_whole_file_has_the_head_and_the_constants_too() -> None:
     table: dict[str, Any] = {"mean": [0.5], "std": [0.25], "depth": 10, "widen": 1}
+    others: dict[str, Any] = table | {"mean": [0.4]}
     network = named("wrn-28-10", **table).build(IMAGE, 4)
 
-    assert fill(network, weights("wrn-28-10", **table | {"mean": [0.4]}), 4, whole=True) == "kept"
+    assert fill(network, weights("wrn-28-10", **others), 4, whole=True) == "kept"
     assert network.state_dict()["0.mean"].flatten().tolist() == pytest.approx([0.4])
     with pytest.raises(BadInput, match=r"is \(9, 64\), here \(4, 64\)"):
         fill(network, weights("wrn-28-10", classes=9, **table), 4, whole=True)

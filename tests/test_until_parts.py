@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_a_part_is_a_twentieth_or_a_block_with_a_seed_of_its_own(
     monkeypatch.setattr("advbench.until.ladder", lambda *_: [])
     how = Evaluation(block=block, seed=3, corruptions=("fog",))
     job: Any = SimpleNamespace(evaluation=how, journal_id="j")
-    rule, test, model = Rule(Until(), None, {}), blobs(205), SimpleNamespace(network=None)
+    rule, test, model = Rule(Until(), None, {}), blobs(205), cast(Any, SimpleNamespace(network=None))
     count, watch = climb_until(
         rule,
         job,

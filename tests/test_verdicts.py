@@ -142,8 +142,8 @@ def test_corruptions_are_measured_of_the_frozen_model_by_the_first_process_alone
 ) -> None:
     made = verdicts.Verdicts(
         *[("fgsm",)] * 4,
-        ledger=SimpleNamespace(),
-        scores=Scores(clean=HALF),  # type: ignore[arg-type]
+        ledger=SimpleNamespace(),  # type: ignore[arg-type]
+        scores=Scores(clean=HALF),
     )
     evaluated: list[Any] = []
     corrupted: list[Any] = []

@@ -50,12 +50,12 @@ def test_jobs_that_failed_are_passed_over_and_counted(tmp_path: Path, lay: Lay):
 def test_where_nothing_finished_it_is_said_why(repo: Path, tmp_path: Path, lay: Lay):
     failed = lay(tmp_path, error="RuntimeError: x")
     with pytest.raises(BadInput) as caught:
-        [*find(failed).finished()]
+        list(find(failed).finished())
     assert caught.value.lines == (f"{failed}: every job FAILED: nothing to export; run them again",)
 
     study = repo / "leaderboard" / "records" / "gan-gda" / "gan-gda-s0"
     assert load(study / "record.json").of_study
     assert [*find(study).all()] == []
     with pytest.raises(BadInput) as caught:
-        [*find(study).finished()]
+        list(find(study).finished())
     assert caught.value.lines == (f"{study}: studies have claims, which the board shows: nothing to export",)

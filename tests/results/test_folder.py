@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from advbench.cli import app
 from advbench.results.clean import litter
@@ -69,7 +68,7 @@ def test_clean_lists_what_can_go_and_then_what_went(here: Path, lay):
 
     lay(here, "a")
     done = run("clean", "--json")
-    told = {"removed": True, "bytes": sum(one["bytes"] for one in told), "found": told}
+    told = {"removed": True, "bytes": sum(int(one["bytes"]) for one in told), "found": told}
     assert done.stdout == json.dumps(told, indent=1) + "\n"
     assert litter(here) == []
 

@@ -37,10 +37,10 @@ def test_dat_scaling() -> None:
             taught.append((way, workers))
             return taught[-1]
 
-        def judged(self, model: Any, *others: Any) -> float:
+        def judged(self, model: Any, *others: Any) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
             return left[model[0]][model[1]]
 
-        def _gradients(self, *others: Any) -> Tensor:
+        def _gradients(self, *others: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
             return torch.tensor([[1.0, 2.0], [3.0, 6.0]])  # of mean (2, 4), and sqrt(5) from it
 
         def _rounding(self, gradient: Tensor, setting: Any) -> tuple[float, float, float]:
@@ -161,10 +161,10 @@ def test_fosc_convergence() -> None:
             name = next(name for name, one in self.courses().items() if one == course)
             return name, [7.0, last[name]]
 
-        def robust(self, model: Any, *others: Any) -> float:
+        def robust(self, model: Any, *others: Any) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
             return robust[model]
 
-        def _ranked(self, model: Any, *others: Any) -> Any:
+        def _ranked(self, model: Any, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             assert model == "strong throughout"
             return {name: torch.tensor(values) for name, values in ranked.items()}
 
@@ -199,7 +199,7 @@ def test_fast_at_is_linearised_bilevel() -> None:
             trained.append((defense.name, epochs))
             return defense.name, threat.eps
 
-        def judged(self, model: Any, *others: Any) -> dict[str, float]:
+        def judged(self, model: Any, *others: Any) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
             return dict(zip(("FGSM", "PGD-20"), left[model], strict=True))
 
     found = Made(eps=(0.1, 0.2), epochs=8).run(few(Made, train=40, test=8))

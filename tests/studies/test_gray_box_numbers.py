@@ -24,23 +24,23 @@ def test_its_numbers_are_differences_of_what_is_left(monkeypatch: pytest.MonkeyP
         def target(self, setting: Any) -> Any:
             return gray_box.Rounded(nn.Identity(), self.levels)
 
-        def white_box(self, *others: Any) -> Any:
+        def white_box(self, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             return "white"
 
-        def _network(self, name: str, *others: Any) -> Any:
+        def _network(self, name: str, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             return name
 
         def _substitute(self, target: Any, x: Tensor, noise: float, setting: Any) -> Any:
             asked.append((len(x), noise))
             return f"{'SST' if noise else 'distillation'}, {len(x)}"
 
-        def _candidates(self, on: Any, *others: Any) -> Any:
+        def _candidates(self, on: Any, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             if isinstance(on, gray_box.Rounded):
                 assert (on.through, on.levels) == (True, 5)
                 return "bound"
             return on
 
-        def guarded(self, *others: Any) -> Any:
+        def guarded(self, *others: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             return "guarded"
 
     def judge(model: Any, at: Any, y: Tensor) -> Any:
