@@ -134,6 +134,7 @@ def test_a_second_run_finds_the_same(folder: Path, command):
     assert stable(here(item, folder / "two")) == stable(one)
 
 
+@pytest.mark.slow
 def test_a_study_that_raises_fails_alone(folder: Path, command):
     spoilt = OWN.replace("    def run(self, setting):\n", "    def run(self, setting):\n        1 / setting.seed\n")
     (folder / "coins.py").write_text(spoilt)

@@ -194,6 +194,7 @@ def test_options_that_say_too_little_or_too_much(asked: Any, said: str) -> None:
         Until.of(*asked)
 
 
+@pytest.mark.slow
 def test_all_intervals_of_an_own_accuracy_hold_it_as_often_as_promised() -> None:
     """Looked at after each of 20 parts; a 95 % interval of a fixed size, peeked at as often, fails in a quarter."""
     rng = np.random.default_rng(0)

@@ -281,6 +281,7 @@ def together(group: Group) -> dict[str, list[Tensor]]:
     return found
 
 
+@pytest.mark.slow
 def test_around_a_base_that_shares_its_training_two_processes_are_one(ranks: Any):
     alone = together(ALONE)
 

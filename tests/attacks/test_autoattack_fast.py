@@ -130,6 +130,7 @@ def test_neither_batch_nor_run_changes_a_verdict(judged, digits_cnn, digits_test
         assert torch.equal(getattr(whole.ledger, name), getattr(again.ledger, name)), name
 
 
+@pytest.mark.slow
 def test_the_verdict_is_the_package_s(judged, digits_cnn, digits_test):
     """An example whose verdict hangs on the random numbers may go either way; two seeds each agree on the others."""
     examples = some(digits_test, 30)

@@ -112,6 +112,7 @@ def test_those_who_have_gone_get_no_goodbye(monkeypatch: pytest.MonkeyPatch):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_than_the_job_says_is_told(tmp_path: Path, tiny, launched):
     answer = launched(tmp_path, suite(tmp_path, tiny, "processes = 3"))
 
