@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from outside_net import NETS
 from safetensors.torch import load_file
 
 from advbench import find
@@ -30,16 +31,6 @@ from advbench.spec import BadInput
 from advbench.task import Data, check, read
 from advbench.threat import Threat
 
-NETS = """\
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        return self.head(x.flatten(1))
-"""
 COLLECT = "\n[collect]\nfosc = { steps = 3 }\n"
 OUTSIDE = Path("results/records/tiny/nets-Net-w-s0")
 TRAINED = Path("results/records/tiny/standard-s0")

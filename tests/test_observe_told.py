@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from outside_net import NETS
 
 from advbench import observe as observing
 from advbench.along import ALONG
@@ -27,16 +28,6 @@ from advbench.run import run_job
 from advbench.spec import BadInput
 from advbench.task import check, read
 
-NETS = """\
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        return self.head(x.flatten(1))
-"""
 OWN = """\
 from advbench.collectors.base import Collector, Measures, measure
 

@@ -47,6 +47,7 @@ def test_verdicts_come_by_the_index_of_their_examples(judged: Any):
         ({"index": pa.array([], pa.int64()), "broken_by": pa.array([], pa.string())}, "twice, or none"),
         ({"index": [1, 2]}, "not a whole table"),
         ({"broken_by": ["a", "b"]}, "lacks its index or what broke the examples"),
+        ({"index": [1, None], "broken_by": ["a", "b"]}, "lacks its index or what broke the examples"),
         ({"index": [0.5, 1], "broken_by": ["a", "b"]}, "lacks its index or what broke the examples"),
     ],
 )

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from outside_net import NETS
 from slow_attack import SLOW
 
 from advbench.assess import Where, _hands, assess
@@ -18,16 +19,6 @@ from advbench.outside import Asked
 from advbench.record import load
 from advbench.stable import stable
 
-NETS = """\
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        return self.head(x.flatten(1))
-"""
 ASKED = Asked("nets.py:Net", Path("w.pth"))
 
 

@@ -74,6 +74,8 @@ def verdicts(folder: Path, record: Record) -> tuple[NDArray[np.int64], NDArray[n
 
     found = table(folder, record, ["index", "broken_by"])
     try:
+        if found["index"].null_count:
+            raise ValueError
         index = np.asarray(found["index"].cast(pa.int64()))
         stands = np.asarray(found["broken_by"].is_null())
     except (KeyError, ValueError, pa.ArrowException):
