@@ -37,6 +37,13 @@ REPO = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The long tests stand in few files; to load the others only to leave their tests out takes seconds."""
+    if config.option.markexpr != "slow" or not collection_path.name.startswith("test_"):
+        return None
+    return "mark.slow" not in collection_path.read_text("utf-8") or None
+
+
 def _shared(name: str) -> Path:
     """`name` in the folder of real data beside the checkout; without it the test is skipped, or fails in CI."""
     path = REPO.parent / "shared" / "data" / name

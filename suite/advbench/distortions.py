@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
+import scipy  # whose ndimage loads when it is first used: every start of the command would wait for it
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,7 +82,7 @@ def disk(radius: float, sigma: float) -> Matrix:
     half = max(8, math.floor(radius))
     squares = np.arange(-half, half + 1) ** 2
     inside = (squares[:, None] + squares <= radius**2).astype(float)
-    smooth = ndimage.gaussian_filter(inside / inside.sum(), sigma, mode="mirror", radius=1 if radius <= 8 else 2)
+    smooth = scipy.ndimage.gaussian_filter(inside / inside.sum(), sigma, mode="mirror", radius=1 if radius <= 8 else 2)
     edge = int(np.flatnonzero(smooth.any(1))[0])
     return smooth[edge : len(smooth) - edge, edge : len(smooth) - edge]
 
@@ -123,7 +123,7 @@ def separable(x: Tensor, matrix: Callable[[int], Matrix]) -> Tensor:
 def _gaussian(side: int, sigma: float, mode: str, truncate: float) -> Matrix:
     if sigma == 0:
         return np.eye(side)
-    return ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0, mode=mode, truncate=truncate)
+    return scipy.ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0, mode=mode, truncate=truncate)
 
 
 def motion_blur(x: Tensor, draw: Draws, radius: float, sigma: float) -> Tensor:
@@ -168,7 +168,7 @@ def zoomed(x: Tensor, factor: float) -> Tensor:
 def _zoom(side: int, factor: float) -> Matrix:
     kept = math.ceil(side / factor)
     top = (side - kept) // 2
-    large: Matrix = np.asarray(ndimage.zoom(np.eye(side)[top : top + kept], (factor, 1), order=1))
+    large: Matrix = np.asarray(scipy.ndimage.zoom(np.eye(side)[top : top + kept], (factor, 1), order=1))
     spare = (len(large) - side) // 2
     return large[spare : spare + side]
 
