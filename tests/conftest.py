@@ -13,8 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 import forked
-import numpy as np
 import pytest
+import tiny_task
 import torch
 from torch import nn
 
@@ -78,60 +78,10 @@ def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-TINY = """\
-version = 1
-title = "Tiny"
-
-[data]
-name = "npz"
-path = "tiny.npz"
-
-[model]
-name = "linear"
-
-[threat]
-norm = "Linf"
-eps = "1/10"
-
-[training]
-epochs = 1
-batch = 16
-seeds = [0]
-
-[evaluation]
-attacks = ["fgsm"]
-
-[[defense]]
-name = "standard"
-"""
-"""A whole task of a second. Tests write it with pieces replaced."""
-
-
-def _bench(folder: Path, name: str = "tiny", *changes: tuple[str, str], more: str = "") -> Path:
-    data = folder / "data" / "tiny.npz"
-    if not data.exists():
-        data.parent.mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng(0)
-        arrays = {}
-        for split, n in (("train", 64), ("test", 32)):
-            labels = np.arange(n) % 4
-            images = rng.integers(0, 100, (n, 4, 4), dtype=np.uint8)
-            images[np.arange(n), labels] += 120  # class c: a bright row c
-            arrays |= {f"x_{split}": images, f"y_{split}": labels}
-        np.savez(data, **arrays)
-    text = TINY
-    for old, new in changes:
-        assert old in text, f"the tiny task has no {old!r} to replace"
-        text = text.replace(old, new)
-    path = folder / f"{name}.toml"
-    path.write_text(text + more, encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """A function: folder, name, (old, new)..., more="" -> the task file written there, with its data beside it."""
-    return _bench
+    return tiny_task.write
 
 
 def _environment() -> dict[str, str]:

@@ -81,6 +81,17 @@ def test_help_imports_none_of_the_slow_packages():
     assert "Usage" in done.stdout
 
 
+def test_a_run_starts_without_the_packages_that_few_jobs_ask_for():
+    """Each of them would cost every process of every run a part of a second."""
+    done = python(
+        "import sys, advbench.suite, advbench.run\n"
+        "rare = {'pandas', 'sklearn', 'torchvision', 'scipy.ndimage', 'scipy.special', 'torch._dynamo', 'ray'}\n"
+        "assert not rare & set(sys.modules), rare & set(sys.modules)\n"
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_command_has_help_an_example_and_a_line_in_the_readme(repo: Path):
     typer = pytest.importorskip("typer", reason="the command line needs typer")
     from typer.testing import CliRunner
