@@ -219,7 +219,7 @@ def test_on_paper_the_table_is_whole_and_the_controls_are_gone(visit: Visit):
 
 
 def test_on_paper_every_chart_is_drawn_wherever_it_stands(visit: Visit):
-    page = visit("committed", "#/digits-linf")
+    page = visit("tasks", "#/digits-linf")
     drawn = "() => document.querySelectorAll('.plot .main-svg').length"
     charts = page.locator(".plot").count()
     assert page.evaluate(drawn) < charts  # those below the window are not, or this test says nothing
