@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,7 @@ def _remarks(kind: type[Spec]) -> dict[str, str]:
     return found
 
 
+@cache
 def _body(kind: type) -> list[ast.stmt]:
     # By where its module was loaded from.
     spec = sys.modules[kind.__module__].__spec__
