@@ -60,6 +60,20 @@ def test_each_budget_names_its_first_and_those_that_share_the_place(trained: Mak
     assert "after 2.0 s twin, 60.0 %" in words
 
 
+def test_a_first_whose_training_has_ended_is_not_set_beside_others_in_silence(trained: Make):
+    """After two epochs `short` is at the end of its schedule, and `long` in the middle of its own."""
+    short, long = trained("short", [0.3, 0.6]), trained("long", [0.2, 0.5, 0.7])
+    other = trained("other", [0.1, 0.2, 0.6])
+
+    words = said(one(short, long, other), "First on validation")
+    assert "after 2 epochs short, 60.0 % (where the training of short ends and that of 2 others does not);" in words
+    words = said(one(short, long), "First on validation")
+    assert "after 2 epochs short, 60.0 % (where the training of short ends and that of 1 other does not);" in words
+    # Where the first still trains, or all have ended, nothing speaks for it but its accuracy.
+    assert "ends" not in said(one(trained("short", [0.3, 0.1]), long, other), "First").partition(";")[0]
+    assert "ends" not in said(one(short, trained("twin", [0.3, 0.5])), "First on validation")
+
+
 def test_an_order_beyond_chance_is_said_with_its_direction_and_any_other_as_none(make: Make):
     # Eight in one order: p of rho = 1 is 1 / 8! a side. The third jumps up and down.
     jumps = [1, 7, 3, 5, 2, 8, 4, 6]

@@ -60,6 +60,12 @@ class Place:
         return self.group.marked or any(seed.pgd is None for seed in self.seeds)
 
     @property
+    def ended(self) -> bool:
+        """Whether the budget holds the whole training of every seed that has a history."""
+        counts = {seed.epochs == len(seed.climb) for seed in self.seeds if seed.climb}
+        return counts == {True}
+
+    @property
     def epochs(self) -> tuple[int, int]:
         """The fewest and the most whole epochs that fit, over the seeds that did not fail."""
         counts = [seed.epochs for seed in self.seeds if not seed.row.failed]

@@ -64,7 +64,15 @@ def _budgets(section: Section) -> str:
 def _first(one: Budget) -> str:
     best = [place for place in one.places if place.rank == 1]
     names = listed([place.group.label for place in best])
-    return f"after {budget(one.kind, one.amount)} {names}, {percent(best[0].pgd)} %"
+    said = f"after {budget(one.kind, one.amount)} {names}, {percent(best[0].pgd)} %"
+    # The last epochs of a schedule, where its rate falls, are worth more than those of its middle.
+    ended = [place.group.label for place in best if place.ended]
+    within = sum(not place.ended for place in one.places if place.pgd is not None)
+    if not ended or not within:
+        return said
+    return (
+        f"{said} (where the training of {listed(ended)} ends and that of {within} other{'s' * (within > 1)} does not)"
+    )
 
 
 def _curvature(section: Section) -> str:
