@@ -20,10 +20,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import scipy  # whose optimize loads when the study runs: lists of studies do not wait for it
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
+from scipy.optimize import minimize
 from torch import Tensor
 
 from advbench.collectors.base import Measures, measure, spearman
@@ -160,9 +160,7 @@ class LogisticSharpness(Study):
 
         # Not from 0, where the norm of the weights has no derivative.
         start = ((y[:, None] * x).mean(0) * 0.1).numpy()
-        done = scipy.optimize.minimize(
-            value, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}
-        )
+        done = minimize(value, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
         return torch.tensor(done.x)
 
     def _draw(self, setting: Setting) -> tuple[Tensor, Tensor]:
