@@ -86,6 +86,7 @@ def test_collecting_counts_by_what_and_how_often_it_looks(cost):
     assert more(fosc={"examples": 9, "steps": 40}) > more(fosc={"examples": 9}) > 0
 
 
+@pytest.mark.slow
 def test_what_the_starter_suite_collects_takes_about_as_long_as_its_passes(digits, repo: Path):
     """By the processor's clock, a pass beside the collectors in one process, within a factor of three."""
     tables = read(repo / "tasks" / "digits-linf.toml")["collect"]

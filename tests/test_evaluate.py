@@ -20,7 +20,7 @@ LADDER = [FGSM(), PGD(steps=6, restarts=2), PGD(steps=5, step_size=0.5, label="p
 LINF = Threat("Linf", 0.1)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.1), ("L2", 0.4), ("L1", 1.5)])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.1), ("L2", 0.4), pytest.param("L1", 1.5, marks=pytest.mark.slow)])
 def test_the_batch_changes_no_verdict(judged, digits_cnn, digits_test, norm, eps):
     threat = Threat(norm, eps)
     found = [

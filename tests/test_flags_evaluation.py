@@ -58,7 +58,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["one", "other"])
+@pytest.mark.parametrize("which", [pytest.param(0, id="one"), pytest.param(1, id="other", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KNOWN)
 def test_a_known_bad_defense_raises_its_flag(kind, which, digits_cnn, another, verdicts):
     flag, *builds = KNOWN[kind]

@@ -46,6 +46,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny, command) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_rerun_on_the_same_machine_is_equal(done, command, tmp_path):
     told = command(done, "reproduce", PATH, "--task-folder", "tasks", "--results", tmp_path / "again")
 

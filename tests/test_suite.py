@@ -186,6 +186,7 @@ def test_leftovers_of_killed_runs_are_swept_and_strangers_files_are_not(good, co
     assert [path for path in kept if not path.exists()] == []
 
 
+@pytest.mark.slow
 def test_a_failing_defense_fails_alone_and_says_why(mixed):
     folder, done = mixed
 
@@ -206,6 +207,7 @@ def test_a_failing_defense_fails_alone_and_says_why(mixed):
     assert "raises.py" in (records["raises"].error or ""), "the traceback is kept"
 
 
+@pytest.mark.slow
 def test_the_board_shows_failed_jobs(mixed):
     folder, done = mixed
     page = (folder / "results" / "index.html").read_text(encoding="utf-8")
@@ -214,6 +216,7 @@ def test_the_board_shows_failed_jobs(mixed):
     assert "FAILED" in done.stdout.partition("robust: fgsm")[2]
 
 
+@pytest.mark.slow
 def test_a_job_without_data_is_skipped_with_the_way_to_get_it_in_the_plan_and_at_the_end(mixed):
     done = mixed[1]
     lines = [line for line in done.stdout.splitlines() if line.startswith("skipped away (standard): ")]
@@ -224,6 +227,7 @@ def test_a_job_without_data_is_skipped_with_the_way_to_get_it_in_the_plan_and_at
     assert done.stdout.index(lines[0]) < done.stdout.index("start  ") < done.stdout.rindex(lines[1])
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_tried_again_and_only_that(mixed, command):
     folder, _ = mixed
     (folder / "raises.py").write_text(DEFENSE.replace("DO", "pass"), encoding="utf-8")

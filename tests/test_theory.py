@@ -126,6 +126,7 @@ def test_the_documented_study_runs_as_printed(tmp_path: Path, repo: Path):
     assert len(study["curves"]["x"]) == 400
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_the_same(folder: Path, command):
     assert command(folder, "run", "coins.toml", "--only", "*-s1").returncode == 0
     one = load(folder / "results/records/coins/coins-s1/record.json")
@@ -146,6 +147,7 @@ def test_a_study_that_raises_fails_alone(folder: Path, command):
     assert load(folder / "results/records/coins/coins-s1/record.json").status == "ok"
 
 
+@pytest.mark.slow
 def test_a_claim_of_which_a_run_says_nothing_fails_the_job(folder: Path, command):
     (folder / "coins.py").write_text(OWN.replace('"heads": measure(share, "1", "share")', ""))
 

@@ -115,7 +115,7 @@ def small(classes: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("norm", ["Linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("L2", "L1"))])
 def test_below_four_classes_the_parts_that_need_four_are_left_out(judged, blobs, classes, norm):
     threat = Threat(norm, {"Linf": 0.08, "L2": 0.5, "L1": 3.0}[norm])
 
@@ -129,6 +129,7 @@ def test_below_four_classes_the_parts_that_need_four_are_left_out(judged, blobs,
     assert scores.alone_n == {"apgd-ce": 4, "fab": 4, "square": 4}
 
 
+@pytest.mark.slow
 def test_below_four_classes_the_ladder_is_one_custom_evaluation_of_the_package(judged, blobs, monkeypatch):
     monkeypatch.setattr(block, "derive", lambda *names: 7)
     model, data, threat = small(3), blobs(24), Threat("Linf", 0.08)

@@ -176,6 +176,7 @@ def test_what_is_not_asked_again_changes_nothing():
     assert ours.forward < 1500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.15), ("L2", 0.7), ("L1", 2.5)])
 def test_as_many_fall_as_to_the_package(norm, eps, digits_cnn, digits_test):
     model, threat, seeds, n = digits_cnn.eval().requires_grad_(False), Threat(norm, eps), 5, 60

@@ -221,6 +221,7 @@ def test_a_step_that_can_be_taken_again_has_left_the_weights_as_they_were(path: 
     assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 @every_baseline
 def test_a_baseline_learns(path: Path, tmp_path: Path, make_job, blobs):
     sets = Subsets(train=blobs(96), validation=blobs(48, seed=1), test=blobs(3, seed=2))

@@ -31,7 +31,8 @@ def show(page: Page, address: str) -> None:
         plot.locator(".main-svg").first.wait_for(state="attached")
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_in_any_view(visit: Visit, scheme: str):
     page = visit("tasks", scheme=scheme)
     ink, paper = page.evaluate(

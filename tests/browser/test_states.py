@@ -35,7 +35,7 @@ def draw(page: Page) -> None:
         plot.locator(".main-svg").first.wait_for(state="attached")
 
 
-LONG = {"many", "committed", "tasks", "collapsed"}
+LONG = {"many", "committed", "tasks", "collapsed", "one", "stopped"}
 """Whose views take longest; what the others have in common with them is looked at every time."""
 
 

@@ -47,6 +47,7 @@ def ladder() -> list[Any]:
     return [PGD(steps=40), *(part.model_copy(update={"queries": 200}) for part in parts)]
 
 
+@pytest.mark.slow
 def test_nothing_that_autoattack_breaks_is_certified_and_much_is_after_ibp(ibp, digits_test, judged):
     count, threat = 120, Threat("Linf", 0.1)
     data = Examples(digits_test.stored[:count], digits_test.labels[:count], digits_test.index[:count], digits_test.peak)

@@ -39,6 +39,7 @@ def judged(results: str, jobs: int) -> None:
     assess(ASKED, Path("t.toml"), None, None, None, where, as_json=False, jobs=jobs)
 
 
+@pytest.mark.slow
 def test_helpers_take_blocks_and_change_no_verdict(here: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     judged("alone", 1)
     calls = capsys.readouterr().out.count("pid ")

@@ -107,6 +107,7 @@ def pair(bench, tmp_path_factory: pytest.TempPathFactory):
     return results, *work(bench, results, 2)
 
 
+@pytest.mark.slow
 def test_the_cheapest_job_goes_first_and_then_the_longest(bench, alone):
     started = [event.item.path for event in alone[2] if event.stage == "start"]
 
@@ -114,6 +115,7 @@ def test_the_cheapest_job_goes_first_and_then_the_longest(bench, alone):
     assert started == ["t/talks-s1", "t/plain-s1", "t/talks-s0", "t/plain-s0"]
 
 
+@pytest.mark.slow
 def test_each_job_starts_reports_and_ends_once(bench, pair):
     for item in bench[1]:
         stages = [event.stage for event in pair[2] if event.item.path == item.path]
@@ -122,6 +124,7 @@ def test_each_job_starts_reports_and_ends_once(bench, pair):
         assert {"train", "evaluate"} == set(stages[1:-1])
 
 
+@pytest.mark.slow
 def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file(bench, alone):
     results, started = alone[0], alone[3]
     talking = [item for item in bench[1] if item.label == "talks"]
@@ -133,6 +136,7 @@ def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file
     assert set.union(*used) == set(started[:2])
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pair):
     assert len(alone[1]) == 4
     # The digests of examples.parquet and adversarial.safetensors are a part of the record.
@@ -215,6 +219,7 @@ class Speaks:
         del timeout
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     results, item = alone[0], bench[1][0]
     record = load(record_folder(results, item.path) / "record.json")
@@ -227,6 +232,7 @@ def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     assert load(record_folder(results, item.path) / "record.json") == record
 
 
+@pytest.mark.slow
 def test_the_driver_keeps_less_than_a_kilobyte_of_a_job_that_has_ended(bench, alone):
     results, item, count = alone[0], bench[1][0], 2000
     assert (record_folder(results, item.path) / "record.json").stat().st_size > 2000

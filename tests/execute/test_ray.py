@@ -161,6 +161,7 @@ def test_an_address_that_is_no_ray_s_is_told_after_some_seconds(tmp_path: Path, 
     assert answer.stderr.strip().splitlines()[-1].startswith(f"advbench: --address {address}: Failed to connect to Ray")
 
 
+@pytest.mark.slow
 def test_another_token_than_the_cluster_s_is_told(tmp_path: Path, tiny, command, cluster: Cluster):
     env = cluster.reached | {"RAY_AUTH_TOKEN": "0" * 64}
     answer = command(tmp_path, "run", suite(tmp_path, tiny), "--data-root", "data", "--executor", "ray", env=env)

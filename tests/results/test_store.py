@@ -24,6 +24,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory, tiny, command):
     return folder, command(folder, "run", "tiny.toml", "--jobs", "1", "--store", (folder / "store").as_uri())
 
 
+@pytest.mark.slow
 def test_what_one_machine_finished_another_does_not_run(sent, command, contents):
     folder, first = sent
     assert (first.returncode, first.stderr) == (0, "")

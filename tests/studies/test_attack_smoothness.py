@@ -85,6 +85,7 @@ def test_attacks_end_on_the_edge_of_their_ball_and_raise_the_loss(setting: Setti
     assert (after > before).all()
 
 
+@pytest.mark.slow
 def test_its_claims_about_the_linear_model_hold_in_small():
     held = claims_of(AttackSmoothness.model_validate(SMALL), seeds=4)
 
@@ -128,6 +129,7 @@ def test_a_detached_attack_is_smooth_in_every_norm():
     assert held["linf_slope_off"] == held["limit_error"] == held["network_contrast"] == "does not hold"
 
 
+@pytest.mark.slow
 def test_the_attack_of_the_wrong_norm_is_rough():
     held = claims_of(OneNorm.model_validate(SMALL), seeds=4)
 
