@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from killed import Stop, killed
 from one_step import EPS, noise, small_network, state_of
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from advbench import find, train
 from advbench.attacks.pgd import ascend
 from advbench.data.subsets import Subsets
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
@@ -111,33 +110,14 @@ def test_the_teacher_moves_no_statistics_of_the_student(batch: Any):
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-class _KilledError(BaseException):
-    """The process is killed."""
-
-
-def killed(after: int) -> Defense:
-    """A defense whose process is killed at its step number `after`."""
-    count = 0
-
-    class Killed(KIND):  # type: ignore[valid-type,misc]
-        def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-            nonlocal count
-            if count == after:
-                raise _KilledError
-            count += 1
-            return super().step(state, x, y)
-
-    return Killed()
-
-
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_training_killed_anywhere_ends_in_the_same_weights(tmp_path: Path, make_job: Any, blobs: Any, after: int):
     sets = Subsets(train=blobs(32), validation=blobs(12, seed=1), test=blobs(3, seed=2))
     job = make_job(training={"epochs": 2, "batch": 16, "lr": 0.05, "checkpoint_minutes": 1e-9})
     whole = train.train(job, sets, KIND(), small_network().float(), tmp_path / "whole.pt", lambda *_: None)
     told = list[str]()
-    with pytest.raises(_KilledError):
-        train.train(job, sets, killed(after), small_network().float(), tmp_path / "c.pt", lambda *_: None)
+    with pytest.raises(Stop):
+        train.train(job, sets, killed(after, KIND), small_network().float(), tmp_path / "c.pt", lambda *_: None)
 
     again = train.train(
         job, sets, KIND(), small_network().float(), tmp_path / "c.pt", lambda *news: told.append(news[-1])
