@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,14 @@ def _global_state() -> Iterator[None]:
     torch.set_rng_state(random)
     torch.use_deterministic_algorithms(deterministic)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that the test sets: [seconds]."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture(scope="session")

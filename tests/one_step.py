@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from advbench import find
 from advbench.defense import Defense, TrainState
@@ -21,10 +21,11 @@ Net = Callable[[Tensor], Tensor]
 
 def defense(name: str, **fields: Any) -> Defense:
     """The baseline of that name."""
-    return find.build(find.defense(find.shipped("baselines") / f"{name.replace('-', '_')}.py"), fields)
+    folder = find.shipped("baselines")
+    return find.defended(find.defense(folder / f"{name.replace('-', '_')}.py"), fields, folder)
 
 
-def network(*, norm: bool = False) -> nn.Sequential:
+def network(*, norm: bool = False, scale: float = 3) -> nn.Sequential:
     """Of 8x8 images and 3 classes; smooth, and bent enough that gradients differ from point to point."""
     torch.manual_seed(0)
     inner: list[nn.Module] = [nn.BatchNorm2d(4)] if norm else []
@@ -32,8 +33,27 @@ def network(*, norm: bool = False) -> nn.Sequential:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), *inner, nn.Softplus(), *head).double()
     with torch.no_grad():
         for weight in model.parameters():
-            weight *= 3
+            weight *= scale
     return model
+
+
+def small_network() -> nn.Sequential:
+    """For the same images, with batch norm and torch's own weights; no two layers of equal length."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
+    ).double()
+
+
+class Attention(nn.Module):
+    """One head over the rows of an image, whose fused kernels cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(scaled_dot_product_attention(*self.into(x).chunk(3, dim=-1)).mean((1, 2)))
 
 
 def noise() -> Stream:
@@ -41,8 +61,8 @@ def noise() -> Stream:
     return Stream(generator("cpu", 7))
 
 
-def state_of(model: nn.Module, threat: Threat | None = None, **fields: Any) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+def state_of(model: nn.Module, threat: Threat | None = None, *, lr: float = LR, **fields: Any) -> TrainState:
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return TrainState(model.train(), optimizer, threat or Threat("Linf", EPS), noise(), **fields)
 
 

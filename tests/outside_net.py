@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-NETS = """\
+
+def nets(*first: str) -> str:
+    """The file; in a forward pass its network does `first`, line by line, before it answers."""
+    return HEAD + "".join(f"        {line}\n" for line in first) + "        return self.head(x.flatten(1))\n"
+
+
+HEAD = """\
+import time
+from pathlib import Path
 from torch import nn
 
 class Net(nn.Module):
@@ -10,5 +18,5 @@ class Net(nn.Module):
         super().__init__()
         self.head = nn.Linear(16, 4)
     def forward(self, x):
-        return self.head(x.flatten(1))
 """
+NETS = nets()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-PAIR = """\
+HEAD = """\
 import os, signal, time
+from pathlib import Path
 from advbench.attacks.pgd import ascend
 from advbench.defense import Defense
 
@@ -22,7 +23,9 @@ class Pair(Defense):
 
     def passes(self):
         return 3, 3
-
+"""
+"""A file may go on with another loss."""
+LOSS = """
     def loss(self, state, x, y):
         if self.trouble and state.epoch == 1 and state.group.rank == 1:
             if self.trouble == "raise":
@@ -35,6 +38,7 @@ class Pair(Defense):
         x_adv = ascend(state.model, x, y, state.threat, start=start, steps=2, step_size=state.threat.eps / 2)
         return state.cross_entropy(state.model(x_adv), y)
 """
+PAIR = HEAD + LOSS
 STANDARD = '[[defense]]\nname = "standard"\n'
 
 

@@ -6,29 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_defense import defense_file
 
 from advbench import agenda, resolve
 from advbench.index import Index
 from advbench.machine import Means
 from advbench.plan import recall, remember
 
-MINE = """\
-from advbench.defense import Defense
-
-class Mine(Defense):
-    name = "mine"
-    paper = "none"
-
-    def passes(self):
-        return 1, 1
-"""
-
 
 @pytest.mark.parametrize("edited", ["t.toml", "mine.py", "data/tiny.npz", None])
 def test_a_file_that_is_written_while_the_plan_is_made_is_read_again_by_the_next(
     tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch, edited: str | None
 ):
-    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(defense_file(), encoding="utf-8")
     task = tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"'))
     root, results = tmp_path / "data", tmp_path / "r"
     choose = resolve.choose

@@ -12,6 +12,7 @@ import paged
 import pyarrow.parquet as pq
 import pytest
 import torch
+from outside_net import nets
 from printed import block
 from safetensors import safe_open
 from torch import nn
@@ -27,21 +28,12 @@ from advbench.run import run_job
 from advbench.spec import BadInput
 from advbench.task import Data
 
-NETS = """\
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        if Path("stop").exists() and list(Path("results").rglob("journal/*/1.safetensors")):
-            raise KeyboardInterrupt
-        if Path("fail").exists() and len(x) > 2:
-            raise ValueError("no more than two")
-        return self.head(x.flatten(1))
-"""
+NETS = nets(
+    'if Path("stop").exists() and list(Path("results").rglob("journal/*/1.safetensors")):',
+    "    raise KeyboardInterrupt",
+    'if Path("fail").exists() and len(x) > 2:',
+    '    raise ValueError("no more than two")',
+)
 LADDER = ('attacks = ["fgsm"]', 'attacks = ["fgsm", "pgd"]\nblock = 16\ncurve = ["1/20"]')
 
 

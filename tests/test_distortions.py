@@ -9,23 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from smooth_images import draws, smooth
 from torch import Tensor
 
 from advbench import distortions
-from advbench.distortions import Draws
 
 CPU = torch.device("cpu")
-
-
-def draws(count: int = 4) -> Draws:
-    return Draws(range(count), CPU)
-
-
-def smooth(channels: int = 3, height: int = 20, width: int = 20, count: int = 4) -> Tensor:
-    """Images as smooth as photographs, from 0 to 1."""
-    noise = np.random.default_rng(0).random((count, channels, height, width))
-    found = ndimage.gaussian_filter(noise, (0, 0, 2, 2))
-    return torch.from_numpy((found - found.min()) / np.ptp(found)).float()
 
 
 LIMITS = {

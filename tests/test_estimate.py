@@ -16,7 +16,7 @@ from advbench.attacks.base import Attack
 from advbench.attacks.pgd import input_gradient
 from advbench.collect import collect
 from advbench.data.subsets import choose
-from advbench.estimate import collecting, rate, seconds
+from advbench.estimate import Effort, collecting, rate
 from advbench.models.digits_cnn import DigitsCnn
 from advbench.models.linear import Linear
 from advbench.models.mlp import Mlp
@@ -42,7 +42,7 @@ def cost(digits):
         how = validate(Evaluation, {"attacks": attacks, "curve": fields.pop("curve", [])})
         subsets = choose(digits, Data(name="digits", **(data or {})), "cpu")
         made = [find.named(Attack, a) for a in attacks]
-        return seconds(training, how, defense(name, **fields), made, collectors, subsets, 10, SPEED)
+        return Effort(training, how, defense(name, **fields), made, collectors, subsets, 10).seconds(SPEED)
 
     return make
 

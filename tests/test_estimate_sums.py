@@ -55,7 +55,8 @@ def test_the_ensemble_costs_what_its_parts_publish() -> None:
 
 @pytest.mark.parametrize(("defense", "passes", "standing"), [(DEFENSE, 5, 0.6), (PLAIN, 2, 0.1)])
 def test_work_is_the_sum_of_all_passes(defense: Any, passes: int, standing: float) -> None:
-    made = estimate.work(TRAINING, evaluation("1/20", "1/10"), defense, ATTACKS, [collector(40, 1)], subsets(), 3)
+    how, collectors = evaluation("1/20", "1/10"), [collector(40, 1)]
+    made = estimate.Effort(TRAINING, how, defense, ATTACKS, collectors, subsets(), 3).work()
 
     ladder = [pairs * 50 for pairs in PAIRS[:3]] + [pairs * 50 * standing for pairs in PAIRS[3:]]
     assert made.model_dump() == pytest.approx(
@@ -75,10 +76,8 @@ def test_work_is_the_sum_of_all_passes(defense: Any, passes: int, standing: floa
     [(50, [2.5, 2.5, 2.5, 3, 3, 3, 2.5]), (5, [1, 1, 1, 1, 1, 1, 1])],  # a call takes a batch, or what there is
 )
 def test_seconds_are_of_calls_and_of_the_examples_in_them(test: int, calls: list[float]) -> None:
-    speed, collectors = (0.5, 0.01), [collector(None, 1)]
-    found = estimate.seconds(
-        TRAINING, evaluation("1/20", "1/10"), DEFENSE, ATTACKS, collectors, subsets(test), 3, speed
-    )
+    how, collectors = evaluation("1/20", "1/10"), [collector(None, 1)]
+    found = estimate.Effort(TRAINING, how, DEFENSE, ATTACKS, collectors, subsets(test), 3).seconds((0.5, 0.01))
 
     # A backward pass counts as two forward ones: 3 + 2 * 2 over 3 for a pair.
     expected = 3 * 7 / 3 * (0.5 * 1000 / 64 + 0.01 * 1000) + 3 * 12 * (0.5 * 100 / 20 + 0.01 * 100)

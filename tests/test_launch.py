@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pair import HEAD
 from safetensors.torch import load_file
 
 from advbench.record import Record, load
@@ -18,25 +19,7 @@ from advbench.stable import stable
 
 pytestmark = pytest.mark.slow
 
-PAIR = """\
-import os, signal, time
-from pathlib import Path
-from advbench.attacks.pgd import ascend
-from advbench.defense import Defense
-
-class Pair(Defense):
-    name = "pair"
-    paper = "a test"
-    processes: int = 2
-    trouble: str = ""
-    pause: float = 0
-
-    def workers(self):
-        return self.processes
-
-    def passes(self):
-        return 3, 3
-
+LOSS = """
     def loss(self, state, x, y):
         if self.trouble and state.epoch == 2 and state.group.rank == state.group.world - 1:
             if self.trouble == "raise":
@@ -55,13 +38,11 @@ class Pair(Defense):
         state.report["rank"] = float(state.group.rank)
         return state.cross_entropy(state.model(x_adv), y)
 """
-
-
 LOOKS = "\n[collect]\nfosc = { steps = 2, every = 2 }\nupdates = {}\n"
 
 
 def suite(folder: Path, tiny: Any, fields: str = "", more: str = LOOKS, **changes: str) -> Path:
-    (folder / "pair.py").write_text(PAIR, encoding="utf-8")
+    (folder / "pair.py").write_text(HEAD + LOSS, encoding="utf-8")
     replaced = {"epochs = 1": 'epochs = 4\nprecision = "fp32"', 'name = "standard"': f'file = "pair.py"\n{fields}'}
     return tiny(folder, "t", *replaced.items(), *changes.items(), more=more)
 

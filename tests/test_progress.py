@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from planned import ODD, items
 from rich.console import Console
 
 from advbench import progress
 from advbench.board.table import sections
 from advbench.execute.local import Event
-from advbench.plan import Item, Job
+from advbench.plan import Job
 from advbench.progress import Show, show_board, show_plan, span
 from advbench.recipe import Training
 from advbench.record import Accuracy, Flag, Record, Scores
 from advbench.task import Data, Evaluation, ThreatModel
-
-ODD = "a[bold]b:smile:"
-"""A name that rich would take for markup and an emoji."""
 
 
 def console(terminal: bool = False, width: int = 100) -> Console:
@@ -39,19 +36,6 @@ def console(terminal: bool = False, width: int = 100) -> Console:
 def shown(made: Console) -> str:
     assert isinstance(made.file, io.StringIO)
     return made.file.getvalue()
-
-
-def items(*seconds: float, label: str = "d", **changes: object) -> list[Item]:
-    common = {"task": "t", "label": label, "base": Path()} | changes
-    return [Item.model_validate({"seed": seed, "seconds": cost, **common}) for seed, cost in enumerate(seconds)]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that the test sets: [seconds]."""
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from planned import ODD, items
 from rich.console import Console
 from rich.progress import ProgressColumn, TextColumn
 
 from advbench import progress
 from advbench.execute.local import Event
 from advbench.experiment import Experiment
-from advbench.plan import Item
 from advbench.progress import Show, basis, show_board, show_claims, show_plan, show_skipped, wall
-
-ODD = "a[bold]b:smile:"
-"""A name that rich would take for markup and an emoji."""
 
 
 def console(width: int = 100, **more: Any) -> Console:
@@ -29,19 +25,6 @@ def console(width: int = 100, **more: Any) -> Console:
 def shown(made: Console) -> list[str]:
     assert isinstance(made.file, io.StringIO)
     return [line.rstrip() for line in made.file.getvalue().splitlines()]
-
-
-def items(*seconds: float, label: str = "d", **changes: object) -> list[Item]:
-    common = {"task": "t", "label": label, "base": Path()} | changes
-    return [Item.model_validate({"seed": seed, "seconds": cost, **common}) for seed, cost in enumerate(seconds)]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that the test sets: [seconds]."""
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_a_plan_to_the_letter():

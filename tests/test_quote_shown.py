@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planned import items
 
 from advbench import quote
-from advbench.plan import Item
-
-
-def items(*seconds: float, label: str = "d", **changes: Any) -> list[Item]:
-    common = {"task": "t", "label": label, "base": Path()} | changes
-    return [Item.model_validate({"seed": seed, "seconds": cost, **common}) for seed, cost in enumerate(seconds)]
 
 
 def test_what_is_counted_of_a_file():

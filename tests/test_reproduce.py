@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_defense import defense_file
 
 from advbench import machine
 from advbench import reproduce as again
@@ -16,20 +17,7 @@ from advbench.record import Record, load
 from advbench.reproduce import compare, reproduce
 from advbench.spec import BadInput, validate
 
-MINE = """\
-from advbench.defense import Defense
-from advbench.losses import cross_entropy
-
-class Mine(Defense):
-    name = "mine"
-    paper = "none"
-
-    def passes(self):
-        return 1, 1
-
-    def loss(self, state, x, y):
-        return cross_entropy(state.model(x), y).mean()
-"""
+MINE = defense_file()
 PATH = Path("results/records/t/mine-s0")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_defense import LOSS, defense_file
 
 from advbench.plan import Item
 from advbench.record import Record
@@ -56,22 +57,6 @@ def test_data_that_no_model_could_be_judged_on_are_refused_before_anything_is_tr
     assert line in found
 
 
-MINE = """\
-import torch
-from advbench.defense import Defense
-from advbench.losses import cross_entropy
-
-class Mine(Defense):
-    name = "mine"
-    paper = "none"
-
-    def passes(self):
-        return 1, 1
-
-    def loss(self, state, x, y):
-        {}
-        return cross_entropy(state.model(x), y).mean()
-"""
 WRONG = "y = (y + 1) % 4"
 NOTHING = "[p.data.zero_() for p in state.model.parameters()]; return 0 * state.model(x).sum()"
 
@@ -89,7 +74,7 @@ NOTHING = "[p.data.zero_() for p in state.model.parameters()]; return 0 * state.
 def test_a_job_ends_in_a_record_whatever_its_model_learned(
     tmp_path: Path, tiny, changes: list[tuple[str, str]], line: str, clean: float, robust: float
 ):
-    (tmp_path / "mine.py").write_text(MINE.format(line), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(defense_file(line, f"return {LOSS}"), encoding="utf-8")
     record = tried(planned(tiny(tmp_path, "t", LADDER, ('name = "standard"', 'file = "mine.py"'), *changes)), tmp_path)
 
     assert (record.status, record.error) == ("ok", None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_defense import LOSS, defense_file
 
 from advbench.experiment import Experiment
 from advbench.files import Unwritable
@@ -42,22 +43,9 @@ def test_the_scores_are_those_of_the_checkpoint_that_is_asked_for(tmp_path: Path
     assert set(record.checkpoints[other].attacks) == {"pgd-20"}
 
 
-MINE = """\
-from advbench.defense import Defense
-from advbench.losses import cross_entropy
-
-class Mine(Defense):
-    name = "mine"
-    paper = "none"
-
-    def passes(self):
-        return 1, 1
-
-    def loss(self, state, x, y):
-        loss = cross_entropy(state.model(x), y).mean()
-        {}
-        return loss
-"""
+def doing(line: str) -> str:
+    """A defense that does this with its loss."""
+    return defense_file(f"loss = {LOSS}", line, "return loss")
 
 
 @pytest.fixture
@@ -65,7 +53,7 @@ def mine(tmp_path: Path, tiny: Callable[..., Path]) -> Callable[[str], Item]:
     """A function: a line of a defense's loss -> its planned job."""
 
     def make(line: str) -> Item:
-        (tmp_path / "mine.py").write_text(MINE.format(line), encoding="utf-8")
+        (tmp_path / "mine.py").write_text(doing(line), encoding="utf-8")
         return planned(tiny(tmp_path, "t", ('name = "standard"', 'file = "mine.py"')))
 
     return make
@@ -149,7 +137,7 @@ def test_a_collector_that_kills_its_job_leaves_the_finished_record_and_is_told(t
 
 def test_a_defense_or_data_that_changed_since_the_plan_is_not_run(tmp_path: Path, mine, tiny):
     item = mine("pass")
-    (tmp_path / "mine.py").write_text(MINE.format("edited = True"), encoding="utf-8")
+    (tmp_path / "mine.py").write_text(doing("edited = True"), encoding="utf-8")
     assert "mine.py: changed since the plan was made" in (tried(item, tmp_path).error or "")
 
     item = planned(tiny(tmp_path, "u"))

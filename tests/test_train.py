@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killed import Stop, killed
 from torch import Tensor, nn
 
 from advbench.attacks.pgd import ascend
@@ -25,10 +26,6 @@ EPOCHS, STEPS = 3, 5
 """70 examples in batches of 16: four whole ones and one of six."""
 NEVER, ALWAYS = 1e9, 1e-9
 """Checkpoint intervals: at the end of epochs only, after every step."""
-
-
-class Stop(Exception):
-    """The process is killed."""
 
 
 class Fussy(Defense):
@@ -48,21 +45,6 @@ class Fussy(Defense):
         state.report |= {"plain": plain, "count": state.memory["count"]}
         # Memory moves the weights, so a lost one is seen in them.
         return plain * (1 + 0.5 * state.memory["mean"] + 0.01 * state.memory["count"])
-
-
-def killed(steps: int, kind: type[Defense] = Fussy) -> Defense:
-    """A defense whose process is killed at its step number `steps`."""
-    taken = 0
-
-    class Killed(kind):
-        def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-            nonlocal taken
-            if taken == steps:
-                raise Stop
-            taken += 1
-            return super().step(state, x, y)
-
-    return Killed()
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -129,7 +111,7 @@ def test_a_training_killed_at_any_step_ends_in_the_same_weights(
     for step in steps:
         checkpoint, told = tmp_path / f"{step}.pt", Told()
         with pytest.raises(Stop):
-            train(job(minutes, optimizer=optimizer), subsets, killed(step), network(), checkpoint, quiet)
+            train(job(minutes, optimizer=optimizer), subsets, killed(step, Fussy), network(), checkpoint, quiet)
         # Another start of the weights and another global stream: all must come from the checkpoint.
         resumed = network(step)
         again = train(job(minutes, optimizer=optimizer), subsets, Fussy(), resumed, checkpoint, told)
@@ -145,11 +127,11 @@ def test_a_training_killed_often_ends_in_the_same_weights(tmp_path: Path, job, s
 
     for life, lived in enumerate((2, 1, 4, 3)):
         with pytest.raises(Stop):
-            train(job(ALWAYS), subsets, killed(lived), network(life), checkpoint, quiet)
+            train(job(ALWAYS), subsets, killed(lived, Fussy), network(life), checkpoint, quiet)
 
     assert_equal(train(job(ALWAYS), subsets, Fussy(), network(9), checkpoint, quiet), whole)
     # And once more from the end: nothing is left to do.
-    assert_equal(train(job(ALWAYS), subsets, killed(0), network(9), checkpoint, quiet), whole)
+    assert_equal(train(job(ALWAYS), subsets, killed(0, Fussy), network(9), checkpoint, quiet), whole)
 
 
 def test_when_checkpoints_are_written_changes_nothing(tmp_path: Path, job, subsets):

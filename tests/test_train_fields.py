@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed import Stop, killed
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
@@ -34,25 +35,6 @@ class Adversarial(Defense):
         start = state.threat.random_start(x, state.noise)
         x_adv = ascend(state.model, x, y, state.threat, start=start, steps=2, step_size=state.threat.eps / 2)
         return state.cross_entropy(state.model(x_adv), y)
-
-
-class Stop(Exception):
-    """The process is killed."""
-
-
-def killed(after: int) -> Defense:
-    """A defense whose process is killed at its step number `after`."""
-    taken = 0
-
-    class Killed(Adversarial):
-        def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-            nonlocal taken
-            if taken == after:
-                raise Stop
-            taken += 1
-            return super().step(state, x, y)
-
-    return Killed()
 
 
 def network(seed: int = 0, *, norm: bool = True) -> nn.Module:
@@ -88,7 +70,7 @@ def test_a_training_killed_anywhere_ends_in_the_same_weights(tmp_path: Path, mak
     for step in (3, STEPS - LATEST + 1, STEPS - 1, STEPS + 4, 2 * STEPS - 1):
         checkpoint = tmp_path / f"{step}.pt"
         with pytest.raises(Stop):
-            train(job, subsets, killed(step), network(), checkpoint, quiet)
+            train(job, subsets, killed(step, Adversarial), network(), checkpoint, quiet)
         again = train(job, subsets, Adversarial(), network(9), checkpoint, quiet)
 
         for kind in ("last", "best"):

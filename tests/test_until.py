@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from outside_net import nets
 from typer.testing import CliRunner
 
 from advbench import cli
@@ -18,19 +19,10 @@ from advbench.spec import BadInput
 from advbench.until import Rule, Until, Watch
 
 N = 1000
-NETS = """\
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        if Path("stop").exists() and list(Path("results").rglob("journal/*/1/0.safetensors")):
-            raise KeyboardInterrupt
-        return self.head(x.flatten(1))
-"""
+NETS = nets(
+    'if Path("stop").exists() and list(Path("results").rglob("journal/*/1/0.safetensors")):',
+    "    raise KeyboardInterrupt",
+)
 LADDER = 'attacks = ["fgsm"]', 'attacks = ["fgsm"]\nblock = 40'
 
 

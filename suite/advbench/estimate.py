@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -77,34 +78,6 @@ Bout = tuple[float, float, int]
 """Forward-and-backward pairs of each example, examples, examples a call."""
 
 
-def _bouts(
-    training: Training,
-    evaluation: Evaluation,
-    defense: Defense,
-    attacks: Sequence[Attack],
-    subsets: Subsets,
-    classes: int,
-) -> tuple[Bout, Bout, list[Bout]]:
-    """Training, validation, and the ladder with the curve."""
-    forward, backward = defense.passes()
-    epochs, test = training.epochs, len(subsets.test)
-    ladder: list[Bout] = []
-    for attack in attacks:
-        if len(attack.parts(classes)) > 1:
-            ladder.append(
-                (AUTOATTACK_PAIRS * SPEED.get(attack.name, 1), test * STANDING[defense.adversarial], evaluation.block)
-            )
-        else:
-            pairs = attack.restarts * float(getattr(attack, "steps", 1)) * (getattr(attack, "eot", None) or 1)
-            ladder.append((pairs, test, evaluation.batch))
-    ladder.append((20 * (len(evaluation.curve) + 1), test, evaluation.batch))
-    return (
-        (epochs * (forward + 2 * backward) / 3, len(subsets.train), training.batch),
-        (epochs * 12, len(subsets.validation), evaluation.batch),
-        ladder,
-    )
-
-
 def collecting(collectors: Sequence[Collector], training: Training, subsets: Subsets, classes: int) -> float:
     """Passes of all collectors: on test examples afterwards, and along the training on those of validation."""
     total = 0.0
@@ -119,41 +92,57 @@ def collecting(collectors: Sequence[Collector], training: Training, subsets: Sub
     return total
 
 
-def work(
-    training: Training,
-    evaluation: Evaluation,
-    defense: Defense,
-    attacks: Sequence[Attack],
-    collectors: Sequence[Collector],
-    subsets: Subsets,
-    classes: int,
-) -> Work:
-    """What the job will do, in example passes: what records turn into seconds, and where there are none `seconds`."""
-    _, validation, ladder = _bouts(training, evaluation, defense, attacks, subsets, classes)
-    return Work(
-        train=training.epochs * sum(defense.passes()) * len(subsets.train),
-        validation=2 * validation[0] * validation[1],
-        attack=sum(2 * pairs * count for pairs, count, _ in ladder),
-        collect=collecting(collectors, training, subsets, classes),
-        test=len(subsets.test),
-        adversarial=defense.adversarial,
-    )
+@dataclass(frozen=True)
+class Effort:
+    """What decides how long a job takes."""
 
+    training: Training
+    evaluation: Evaluation
+    defense: Defense
+    attacks: Sequence[Attack]
+    collectors: Sequence[Collector]
+    subsets: Subsets
+    classes: int
 
-def seconds(
-    training: Training,
-    evaluation: Evaluation,
-    defense: Defense,
-    attacks: Sequence[Attack],
-    collectors: Sequence[Collector],
-    subsets: Subsets,
-    classes: int,
-    speed: Rate,
-) -> float:
-    """Training, validation, the whole ladder and all collectors on one worker, in seconds."""
-    call, example = speed
-    train, validation, ladder = _bouts(training, evaluation, defense, attacks, subsets, classes)
-    total = 0.0
-    for pairs, count, batch in (train, validation, *ladder):
-        total += pairs * (call * max(1, count / batch) + example * count)
-    return total + collecting(collectors, training, subsets, classes) / 2 * (call / BATCH + example)
+    def work(self) -> Work:
+        """In example passes: what records turn into seconds, and where there are none `seconds`."""
+        _, validation, ladder = self._bouts()
+        return Work(
+            train=self.training.epochs * sum(self.defense.passes()) * len(self.subsets.train),
+            validation=2 * validation[0] * validation[1],
+            attack=sum(2 * pairs * count for pairs, count, _ in ladder),
+            collect=self._collecting(),
+            test=len(self.subsets.test),
+            adversarial=self.defense.adversarial,
+        )
+
+    def seconds(self, speed: Rate) -> float:
+        """Training, validation, the whole ladder and all collectors on one worker, in seconds."""
+        call, example = speed
+        train, validation, ladder = self._bouts()
+        total = 0.0
+        for pairs, count, batch in (train, validation, *ladder):
+            total += pairs * (call * max(1, count / batch) + example * count)
+        return total + self._collecting() / 2 * (call / BATCH + example)
+
+    def _bouts(self) -> tuple[Bout, Bout, list[Bout]]:
+        """Training, validation, and the ladder with the curve."""
+        forward, backward = self.defense.passes()
+        how, epochs, test = self.evaluation, self.training.epochs, len(self.subsets.test)
+        ladder: list[Bout] = []
+        for attack in self.attacks:
+            if len(attack.parts(self.classes)) > 1:
+                pairs = AUTOATTACK_PAIRS * SPEED.get(attack.name, 1)
+                ladder.append((pairs, test * STANDING[self.defense.adversarial], how.block))
+            else:
+                pairs = attack.restarts * float(getattr(attack, "steps", 1)) * (getattr(attack, "eot", None) or 1)
+                ladder.append((pairs, test, how.batch))
+        ladder.append((20 * (len(how.curve) + 1), test, how.batch))
+        return (
+            (epochs * (forward + 2 * backward) / 3, len(self.subsets.train), self.training.batch),
+            (epochs * 12, len(self.subsets.validation), how.batch),
+            ladder,
+        )
+
+    def _collecting(self) -> float:
+        return collecting(self.collectors, self.training, self.subsets, self.classes)

@@ -15,7 +15,7 @@ from advbench.collectors.base import Collector
 from advbench.data.base import DataSet, Missing
 from advbench.data.subsets import Subsets, choose
 from advbench.defense import Defense
-from advbench.estimate import Rate, rate, seconds, work
+from advbench.estimate import Effort, Rate, rate
 from advbench.find import PACKAGE, data_files, named, plain, read_data
 from advbench.learn import Learned
 from advbench.machine import Means
@@ -205,14 +205,14 @@ class _Items:
     def _price(
         self, job: Job, made: Defense, model: Model, attacks: list[Attack], collect: Sequence[Collector]
     ) -> dict[str, Any]:
-        how = (job.training, job.evaluation, made, attacks, collect, self.subsets, self.dataset.classes)
-        todo = work(*how)
+        effort = Effort(job.training, job.evaluation, made, attacks, collect, self.subsets, self.dataset.classes)
+        todo = effort.work()
         if known := self.learned.seconds(job, todo):
             return {"work": todo, "seconds": known[0], "records": known[1]}
         key = f"{job.model} {job.threat.norm}"
         if key not in self.speeds:
             self.speeds[key] = rate(model, self.dataset, job.threat.norm)
-        return {"work": todo, "seconds": seconds(*how, self.speeds[key])}
+        return {"work": todo, "seconds": effort.seconds(self.speeds[key])}
 
 
 def _where(number: int, entry: Defended) -> str:

@@ -7,43 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from one_step import EPS, defense, noise, small_network
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advbench import find
 from advbench.attacks.pgd import ascend
-from advbench.defense import Defense, TrainState
+from advbench.defense import TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
-EPS = 0.1
 LR = 0.3
-
-
-def defense(name: str, **fields: Any) -> Defense:
-    folder = find.shipped("baselines")
-    return find.defended(find.defense(folder / f"{name}.py"), fields, folder)
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
-def network() -> nn.Module:
-    """With batch norm, in float64; no two layers of equal length."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
-    ).double()
 
 
 def state_of(model: nn.Module, norm: Norm = "Linf", lr: float = LR) -> TrainState:
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
-    return TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)))
+    return TrainState(model.train(), optimizer, Threat(norm, EPS), noise())
 
 
 def contents(model: nn.Module) -> dict[str, Tensor]:
@@ -53,10 +32,10 @@ def contents(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model, gamma = network(), 0.05
+    model, gamma = small_network(), 0.05
     state, hand = state_of(model, norm), copy.deepcopy(model).train()
     threat = Threat(norm, EPS)
-    start = threat.random_start(x, Stream(generator("cpu", 7)))
+    start = threat.random_start(x, noise())
     x_adv = ascend(hand.eval(), x, y, threat, start=start, steps=3, step_size=EPS / 4)
 
     loss = defense("awp", gamma=gamma, base={"name": "pgd-at", "steps": 3, "attack_bn": "eval"}).step(state, x, y)
@@ -79,7 +58,7 @@ def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
 
 
 def test_the_weights_come_back_bit_for_bit_and_statistics_are_those_of_one_pass(batch: Any):
-    model = network().float()
+    model = small_network().float()
     state, plain = state_of(model, lr=0.0), copy.deepcopy(model)
     x, y = batch[0].float(), batch[1]
     moved = list[list[Tensor]]()
@@ -87,7 +66,7 @@ def test_the_weights_come_back_bit_for_bit_and_statistics_are_those_of_one_pass(
     start = [p.detach().clone() for p in model.parameters()]
 
     defense("awp", gamma=0.02).step(state, x, y)
-    defense("pgd_at").step(state_of(plain, lr=0.0), x, y)
+    defense("pgd-at").step(state_of(plain, lr=0.0), x, y)
 
     assert contents(model).keys() == contents(plain).keys()
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in contents(model).items())
@@ -132,8 +111,8 @@ BASES = [
 @pytest.mark.parametrize("base", BASES)
 def test_without_a_perturbation_it_is_its_base(base: str, batch: Any):
     x, y = batch
-    model, plain = network(), network()
-    inside, state, alone = defense(base.replace("-", "_")), state_of(model), state_of(plain)
+    model, plain = small_network(), small_network()
+    inside, state, alone = defense(base), state_of(model), state_of(plain)
     made = defense("awp", gamma=0.0, base={"name": base})
     assert torch.equal(made.step(state, x, y), inside.step(alone, x, y))
     with counting(model) as passes:
@@ -156,7 +135,7 @@ def test_without_a_perturbation_it_is_its_base(base: str, batch: Any):
 def test_it_costs_what_it_says_around_each_base(batch: Any):
     x, y = batch
     for base in ("standard", "fast-at", "pgd-at", "trades", "mart", "ibp", "input-gradient-regularisation"):
-        made, model = defense("awp", base={"name": base}), network()
+        made, model = defense("awp", base={"name": base}), small_network()
         with counting(model) as passes:
             made.step(state_of(model), x, y)
         assert (passes.forward / 12, passes.backward / 12) == made.passes(), base

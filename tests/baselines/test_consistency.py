@@ -9,43 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from one_step import EPS, small_network, state_of
 from torch.nn.functional import cross_entropy, kl_div
 
 from advbench import find
 from advbench.attacks.pgd import ascend
 from advbench.data.randaugment import randaugment
-from advbench.defense import TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
+from advbench.seeds import generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
-EPS = 0.1
 KIND = find.defense(find.shipped("baselines") / "consistency.py")
 MODULE: Any = sys.modules[KIND.__module__]
 
 
 def defense(**fields: Any) -> Any:
     return find.build(KIND, fields)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
-    ).double()
-
-
-def state_of(model: nn.Module, norm: Norm = "Linf") -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)))
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
 
 
 def test_the_divergence_is_0_for_equal_logits_symmetric_and_at_most_ln_2():
@@ -76,9 +56,9 @@ def test_the_divergence_is_the_half_sum_of_two():
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model, made = network(), defense(weight=2.0, temperature=0.25, steps=3, shift=0.125)
-    hand, state = copy.deepcopy(model), state_of(model, norm)
-    before = state_of(hand, norm)
+    model, made = small_network(), defense(weight=2.0, temperature=0.25, steps=3, shift=0.125)
+    hand, state = copy.deepcopy(model), state_of(model, Threat(norm, EPS))
+    before = state_of(hand, Threat(norm, EPS))
     one, other = made.view(before, x), made.view(before, x)
     views, labels = torch.cat([one, other]), torch.cat([y, y])
     start = state.threat.random_start(views, before.noise)
@@ -119,7 +99,7 @@ def test_a_view_is_the_image_moved_by_so_much_and_each_image_moves_for_itself():
 def test_randaugment_comes_before_the_shift(batch: Any):
     x = batch[0].float()
     plain, strong = (
-        defense(views=views, shift=0.25).view(state_of(network()), x) for views in ("shift", "randaugment")
+        defense(views=views, shift=0.25).view(state_of(small_network()), x) for views in ("shift", "randaugment")
     )
 
     draws, again = generator("cpu", 7), generator("cpu", 7)
@@ -131,7 +111,7 @@ def test_randaugment_comes_before_the_shift(batch: Any):
 
 
 def test_two_views_cost_two_batches(batch: Any):
-    model, made = network(), defense(steps=4)
+    model, made = small_network(), defense(steps=4)
     with counting(model) as passes:
         made.step(state_of(model), *batch)
 

@@ -16,12 +16,6 @@ from advbench.spec import BadInput
 from advbench.threat import Threat
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def error(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """E, point by point."""
     source = noise()

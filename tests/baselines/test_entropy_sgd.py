@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any
 
+import one_step
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from advbench import find
 from advbench.attacks.pgd import ascend
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
-from advbench.threat import Threat
 
 LR = 0.3
-
-
-def defense(**fields: Any) -> Defense:
-    folder = find.shipped("baselines")
-    return find.defended(find.defense(folder / "entropy_sgd.py"), fields, folder)
+defense = partial(one_step.defense, "entropy-sgd")
+state_of = partial(one_step.state_of, lr=LR)
 
 
 def network() -> nn.Module:
@@ -32,21 +27,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Softplus(), nn.Linear(6, 3)).double()
 
 
-def state_of(model: nn.Module) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    return TrainState(model.train(), optimizer, Threat("Linf", 0.1), Stream(generator("cpu", 7)))
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def test_a_step_is_the_papers_by_hand(batch: Any):
     """Three Langevin steps with noise and a strong pull; the base attacks anew at each of the three places."""
     x, y = batch
-    model, noise = network(), Stream(generator("cpu", 7))
+    model, noise = network(), one_step.noise()
     hand, state = copy.deepcopy(model), state_of(model)
     made = defense(inner_steps=3, inner_lr=0.5, gamma=0.4, noise=0.01, alpha=0.75, base={"name": "pgd-at", "steps": 2})
 

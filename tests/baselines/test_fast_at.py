@@ -9,12 +9,6 @@ from torch.nn.functional import cross_entropy
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize("box", [False, True])
 @pytest.mark.parametrize("step", [1.25, 0.5])
 def test_its_loss_is_that_of_the_algorithm(batch, step: float, box: bool):

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import one_step
 import pytest
 import torch
+from one_step import Attention, close, gradients, noise, slope, state_of
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
 
-from advbench import find
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.precision import Engine, fast
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Threat
 
-THREAT = Threat("Linf", 0.1)
-
-
-def defense(**fields: Any) -> Defense:
-    return find.build(find.defense(find.shipped("baselines") / "fast_bat.py"), fields)
-
-
-def network(*, norm: bool = False) -> nn.Sequential:
-    torch.manual_seed(0)
-    inner: list[nn.Module] = [nn.BatchNorm2d(4)] if norm else []
-    head = nn.Flatten(), nn.Linear(144, 16), nn.GELU(), nn.Linear(16, 3)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), *inner, nn.Softplus(), *head).double()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight *= 2  # bent enough that the implicit gradient matters
-    return model
+THREAT = Threat("Linf", one_step.EPS)
+defense = partial(one_step.defense, "fast-bat")
+network = partial(one_step.network, scale=2)  # bent enough that the implicit gradient matters
 
 
 @pytest.fixture
@@ -45,36 +31,17 @@ def batch(blobs) -> tuple[Tensor, Tensor]:
     return data.pixels(slice(None)).double(), data.labels
 
 
-def state_of(model: nn.Module, **fields: Any) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return TrainState(model.train(), optimizer, THREAT, Stream(generator("cpu", 7)), **fields)
-
-
 def bounds(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x - THREAT.eps).clamp_min(0), (x + THREAT.eps).clamp_max(1)
 
 
 def random_point(x: Tensor) -> Tensor:
-    return THREAT.random_start(x, Stream(generator("cpu", 7)))
-
-
-def slope(at: Callable[[Tensor], Tensor], z: Tensor, y: Tensor) -> Tensor:
-    """Of the summed cross-entropy to z; differentiable in the weights."""
-    z = z.detach().requires_grad_()
-    return torch.autograd.grad(cross_entropy(at(z), y, reduction="sum"), z, create_graph=True)[0]
+    return THREAT.random_start(x, noise())
 
 
 def answered(model: nn.Module, z: Tensor, x: Tensor, y: Tensor, step: float) -> Tensor:
     """x + d*(theta), by the closed form."""
-    return (z + step * slope(model, z, y)).clamp(*bounds(x))
-
-
-def gradients(loss: Tensor, model: nn.Module) -> Tensor:
-    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return bool((found - expected).norm() <= tolerance * expected.norm())
+    return (z + step * slope(model, z, y, graph=True)).clamp(*bounds(x))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -116,17 +83,6 @@ def test_a_weight_that_is_not_used_has_no_gradient_and_changes_none(batch):
     assert next(more.named_parameters())[0] == "spare"
     assert torch.equal(found[:2], torch.zeros(2, dtype=torch.float64))
     assert torch.equal(found[2:], gradients(made.loss(state_of(model), *batch), model))
-
-
-class Attention(nn.Module):
-    """One head over the rows of an image, whose fused kernels cannot be differentiated twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.into, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(scaled_dot_product_attention(*self.into(x).chunk(3, dim=-1)).mean((1, 2)))
 
 
 def test_the_gradient_of_a_network_with_attention(batch):
@@ -200,7 +156,7 @@ def test_a_step_without_end_is_adversarial_training_at_a_corner(batch):
     state.model = model
     low, high = bounds(x)
     z = random_point(x)
-    corner = torch.where(slope(model, z, y) > 0, high, low)
+    corner = torch.where(slope(model, z, y, graph=True) > 0, high, low)
     model.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].detach().clone()))
 
     loss = defense(step_size=1e12, start_steps=0).loss(state, x, y)
@@ -238,7 +194,7 @@ def test_with_batch_norm_the_statistics_are_those_of_the_passes(batch, mode, tra
     z = random_point(x)
     for _ in range(2):
         start = z.detach()
-        z = start + step * slope(lambda pixels: at(pixels, training=mode == "train"), start, y)
+        z = start + step * slope(lambda pixels: at(pixels, training=mode == "train"), start, y, graph=True)
         z = z.clamp(*bounds(x))
     expected = gradients(cross_entropy(at(z, training=True), y), model)
 

@@ -18,12 +18,6 @@ from advbench.passes import counting
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def by_hand(model: nn.Module, x: Tensor, y: Tensor, prior: Tensor, momentum: Tensor):
     """The loss, and prior and momentum of the next epoch as they are kept."""
     start = (x + prior.double()).requires_grad_()

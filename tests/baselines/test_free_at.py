@@ -12,12 +12,6 @@ from advbench.spec import BadInput
 from advbench.threat import Threat
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def test_its_replays_are_those_of_the_algorithm_and_the_next_batch_begins_where_they_end(batch):
     x, y = batch
     model, by_hand = network(), network()

@@ -14,12 +14,6 @@ from advbench.spec import BadInput
 from advbench.threat import Threat
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def test_its_loss_is_that_of_the_paper_with_the_image_s_gradient_held_fixed(batch):
     x, y = batch
     model = network()

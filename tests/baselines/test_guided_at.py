@@ -10,12 +10,6 @@ from torch.nn.functional import cross_entropy
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize(
     ("step", "progress", "guide", "climbing", "weight"),
     [

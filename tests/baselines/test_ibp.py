@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import one_step
 import pytest
 import torch
+from one_step import EPS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from advbench import find
-from advbench.defense import Defense, TrainState
+from advbench.defense import TrainState
 from advbench.passes import counting
 from advbench.precision import Engine, fast
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
-from advbench.threat import Threat
 
-EPS = 0.1
-
-
-def defense(**fields: Any) -> Defense:
-    return find.build(find.defense(find.shipped("baselines") / "ibp.py"), fields)
+defense = partial(one_step.defense, "ibp")
 
 
 def network(*, norm: bool = False) -> nn.Sequential:
@@ -31,9 +28,7 @@ def network(*, norm: bool = False) -> nn.Sequential:
 
 
 def state_of(model: nn.Module, progress: float = 0.9, **fields: Any) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    threat, noise = Threat("Linf", EPS), Stream(generator("cpu", 7))
-    return TrainState(model.train(), optimizer, threat, noise, progress=progress, **fields)
+    return one_step.state_of(model, progress=progress, **fields)
 
 
 @pytest.fixture

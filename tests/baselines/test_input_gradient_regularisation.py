@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import one_step
 import pytest
 import torch
+from one_step import Attention, state_of
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot, scaled_dot_product_attention, softplus
+from torch.nn.functional import cross_entropy, one_hot, softplus
 
 from advbench import find
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
 from advbench.precision import Engine, fast
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
-from advbench.threat import Threat
 
-
-def defense(**fields: Any) -> Defense:
-    return find.build(find.defense(find.shipped("baselines") / "input_gradient_regularisation.py"), fields)
-
-
-def state_of(model: nn.Module, **fields: Any) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return TrainState(model.train(), optimizer, Threat("Linf", 0.1), Stream(generator("cpu", 7)), **fields)
+defense = partial(one_step.defense, "input-gradient-regularisation")
 
 
 def network(*, norm: bool = False) -> nn.Sequential:
@@ -116,17 +109,6 @@ def test_what_it_costs_and_what_it_leaves(batch):
     assert all((weight.grad is None) != weight.requires_grad for weight in model.parameters())
     assert not x.requires_grad
     assert model.get_buffer("2.num_batches_tracked") == 1
-
-
-class Attention(nn.Module):
-    """One head over the rows of an image, whose fused kernels cannot be differentiated twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.into, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(scaled_dot_product_attention(*self.into(x).chunk(3, dim=-1)).mean((1, 2)))
 
 
 def test_attention_and_fast_formats_are_differentiated_twice_exactly(batch):

@@ -8,41 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from one_step import EPS, defense, noise, small_network, state_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from advbench import find
 from advbench.attacks.pgd import ascend
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
-
-EPS = 0.1
-KIND = find.defense(find.shipped("baselines") / "mart.py")
-
-
-def defense(**fields: Any) -> Defense:
-    return find.build(KIND, fields)
-
-
-def state_of(model: nn.Module, norm: Norm = "Linf") -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)))
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
-    ).double()
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
 
 
 class Fixed(nn.Module):
@@ -65,7 +38,7 @@ def test_the_loss_is_the_papers_numbers():
     q = torch.tensor([[0.5, 0.2, 0.3], [0.2, 0.7, 0.1]], dtype=torch.float64)
     state = state_of(Fixed(p.log(), q.log()))
 
-    loss = defense(beta=5.0, steps=1).loss(state, torch.full((2, 1, 2, 2), 0.5).double(), torch.tensor([0, 0]))
+    loss = defense("mart", beta=5.0, steps=1).loss(state, torch.full((2, 1, 2, 2), 0.5).double(), torch.tensor([0, 0]))
 
     bce = -math.log(0.5) - math.log(1.0001 - 0.3) - math.log(0.2) - math.log(1.0001 - 0.7)
     kl_first = 0.8 * math.log(0.8 / 0.5) + 0.1 * math.log(0.1 / 0.2) + 0.1 * math.log(0.1 / 0.3)
@@ -77,11 +50,11 @@ def test_the_loss_is_the_papers_numbers():
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model = network()
+    model = small_network()
     hand, threat = copy.deepcopy(model), Threat(norm, EPS)
-    start = threat.random_start(x, Stream(generator("cpu", 7)))
+    start = threat.random_start(x, noise())
 
-    defense(beta=3.0, steps=4).step(state_of(model, norm), x, y)
+    defense("mart", beta=3.0, steps=4).step(state_of(model, threat), x, y)
 
     x_adv = ascend(hand.eval(), x, y, threat, start=start, steps=4, step_size=EPS / 4)
     hand.train()
@@ -99,7 +72,7 @@ def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
 def test_the_loss_is_finite_where_probabilities_are_0():
     state = state_of(Fixed(torch.tensor([[0.0, 400.0]]), torch.tensor([[0.0, 400.0]])))
 
-    loss = defense(steps=1).loss(state, torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
+    loss = defense("mart", steps=1).loss(state, torch.full((1, 1, 2, 2), 0.5), torch.tensor([0]))
     grads = torch.autograd.grad(loss, [*state.model.parameters()])
 
     # -log q_y = 400 and -log(1.0001 - 1); the two answers do not differ.
@@ -109,7 +82,7 @@ def test_the_loss_is_finite_where_probabilities_are_0():
 
 def test_it_costs_what_it_says(batch: Any):
     x, y = batch
-    model, made = network(), defense(steps=4)
+    model, made = small_network(), defense("mart", steps=4)
     with counting(model) as passes:
         made.step(state_of(model), x, y)
 
@@ -121,4 +94,4 @@ def test_it_costs_what_it_says(batch: Any):
 )
 def test_a_field_out_of_range_is_refused(fields: dict[str, Any], line: str):
     with pytest.raises(BadInput, match=f"{line}: should be greater than"):
-        defense(**fields)
+        defense("mart", **fields)

@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from killed import Stop, killed
+from one_step import EPS, noise, small_network, state_of
 from torch.nn.functional import cross_entropy
 
 from advbench import find, train
 from advbench.attacks.pgd import ascend
 from advbench.data.subsets import Subsets
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
-EPS = 0.1
 KIND = find.defense(find.shipped("baselines") / "mean_teacher.py")
 
 
@@ -29,34 +27,18 @@ def defense(**fields: Any) -> Any:
     return find.build(KIND, fields)
 
 
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3))
-
-
-def state_of(model: nn.Module, norm: Norm = "Linf", lr: float = 0.1, **fields: Any) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    return TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)), **fields)
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model, other = network().double(), network().double()
+    model, other = small_network(), small_network()
     with torch.no_grad():
         for number, tensor in enumerate(other.state_dict().values()):
             if tensor.is_floating_point():
                 tensor.mul_(0.5 + 0.2 * number)
     taught = {name: value.clone() for name, value in other.state_dict().items()}
     memory: dict[str, Any] = {"teacher": taught, "taken": 4000}
-    state, hand = state_of(model, norm, memory=memory, progress=0.5), copy.deepcopy(model)
-    start = state.threat.random_start(x, Stream(generator("cpu", 7)))
+    state, hand = state_of(model, Threat(norm, EPS), memory=memory, progress=0.5), copy.deepcopy(model)
+    start = state.threat.random_start(x, noise())
 
     defense(weight=3.0, steps=4).step(state, x, y)
 
@@ -75,7 +57,7 @@ def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
 
 
 def test_a_teacher_of_constant_weights_is_constant(batch: Any):
-    model, made = network(), defense()
+    model, made = small_network().float(), defense()
     # Neither the weights nor batch norm's statistics move.
     model.get_submodule("1").momentum = 0.0  # type: ignore[assignment]
     state, before = state_of(model, lr=0.0), copy.deepcopy(model.state_dict())
@@ -89,7 +71,7 @@ def test_a_teacher_of_constant_weights_is_constant(batch: Any):
 
 def test_the_teacher_soon_forgets_the_random_start(batch: Any):
     """Until 1 - 1 / (n + 1) passes the decay, it is the mean of all places so far."""
-    model, made = network().double(), defense(decay=0.9)
+    model, made = small_network(), defense(decay=0.9)
     state = state_of(model)
     places = [model.get_parameter("4.weight").detach().clone()]
     for _ in range(4):
@@ -109,7 +91,7 @@ def test_the_weight_rises_along_the_ramp():
 
 
 def test_it_costs_what_it_says(batch: Any):
-    model, made = network().double(), defense(steps=4)
+    model, made = small_network(), defense(steps=4)
     with counting(model) as passes:
         made.step(state_of(model), *batch)
 
@@ -117,7 +99,7 @@ def test_it_costs_what_it_says(batch: Any):
 
 
 def test_the_teacher_moves_no_statistics_of_the_student(batch: Any):
-    model, made = network().double(), defense(weight=0.0)
+    model, made = small_network(), defense(weight=0.0)
     alone = copy.deepcopy(model)
     folder = find.shipped("baselines")
     plain = find.build(find.defense(folder / "pgd_at.py"), {"attack_bn": "eval"})
@@ -128,35 +110,18 @@ def test_the_teacher_moves_no_statistics_of_the_student(batch: Any):
     assert all(torch.equal(value, alone.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-class _KilledError(BaseException):
-    """The process is killed."""
-
-
-def killed(after: int) -> Defense:
-    """A defense whose process is killed at its step number `after`."""
-    count = 0
-
-    class Killed(KIND):  # type: ignore[valid-type,misc]
-        def step(self, state: TrainState, x: Tensor, y: Tensor) -> Tensor:
-            nonlocal count
-            if count == after:
-                raise _KilledError
-            count += 1
-            return super().step(state, x, y)
-
-    return Killed()
-
-
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_training_killed_anywhere_ends_in_the_same_weights(tmp_path: Path, make_job: Any, blobs: Any, after: int):
     sets = Subsets(train=blobs(32), validation=blobs(12, seed=1), test=blobs(3, seed=2))
     job = make_job(training={"epochs": 2, "batch": 16, "lr": 0.05, "checkpoint_minutes": 1e-9})
-    whole = train.train(job, sets, KIND(), network(), tmp_path / "whole.pt", lambda *_: None)
+    whole = train.train(job, sets, KIND(), small_network().float(), tmp_path / "whole.pt", lambda *_: None)
     told = list[str]()
-    with pytest.raises(_KilledError):
-        train.train(job, sets, killed(after), network(), tmp_path / "c.pt", lambda *_: None)
+    with pytest.raises(Stop):
+        train.train(job, sets, killed(after, KIND), small_network().float(), tmp_path / "c.pt", lambda *_: None)
 
-    again = train.train(job, sets, KIND(), network(), tmp_path / "c.pt", lambda *news: told.append(news[-1]))
+    again = train.train(
+        job, sets, KIND(), small_network().float(), tmp_path / "c.pt", lambda *news: told.append(news[-1])
+    )
 
     assert told[0] == "resumed"
     assert all(torch.equal(again.last[name], value) for name, value in whole.last.items())

@@ -11,12 +11,6 @@ from advbench.spec import BadInput
 from advbench.threat import Threat
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize("k", [0.0, 2.0])
 def test_its_loss_is_that_of_the_algorithm(batch, k):
     x, y = batch

@@ -12,12 +12,6 @@ from torch.nn.functional import cross_entropy
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 def nuclear(matrix: torch.Tensor) -> torch.Tensor:
     """By the eigenvalues of the small Gram matrix, whose roots are the singular values."""
     return torch.linalg.eigvalsh(matrix.T @ matrix).clamp_min(0).sqrt().sum()

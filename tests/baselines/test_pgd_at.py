@@ -12,12 +12,6 @@ from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_its_loss_is_that_of_projected_ascent_by_hand(batch, norm: Norm):
     x, y = batch

@@ -7,52 +7,28 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from one_step import EPS, defense, noise, small_network, state_of
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from advbench import find
 from advbench.attacks.pgd import ascend
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
 
-EPS = 0.1
-
-
-def defense(name: str = "sam_at", **fields: Any) -> Defense:
-    folder = find.shipped("baselines")
-    return find.defended(find.defense(folder / f"{name}.py"), fields, folder)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
-    ).double()
-
-
-def state_of(model: nn.Module, norm: Norm = "Linf") -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    return TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)))
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
+LR = 0.3
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model = network()
-    hand, threat, state = copy.deepcopy(model), Threat(norm, EPS), state_of(model, norm)
-    start = threat.random_start(x, Stream(generator("cpu", 7)))
+    model = small_network()
+    hand, threat = copy.deepcopy(model), Threat(norm, EPS)
+    state = state_of(model, threat, lr=LR)
+    start = threat.random_start(x, noise())
     x_adv = ascend(hand.eval(), x, y, threat, start=start, steps=3, step_size=EPS / 4)
 
-    defense(rho=0.2, base={"name": "pgd-at", "steps": 3, "attack_bn": "eval"}).step(state, x, y)
+    defense("sam-at", rho=0.2, base={"name": "pgd-at", "steps": 3, "attack_bn": "eval"}).step(state, x, y)
 
     hand.train()
     weights = [*hand.parameters()]
@@ -69,18 +45,18 @@ def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     # A step adds its losses up in float32.
     assert float(state.report["rise"]) == pytest.approx(worst.item() - flat.item(), abs=1e-6)
     for now, old, g in zip(model.parameters(), before, torch.autograd.grad(worst, weights), strict=True):
-        torch.testing.assert_close(now, old - 0.3 * g, rtol=0, atol=1e-12)
+        torch.testing.assert_close(now, old - LR * g, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("base", ["standard", "pgd-at", "trades", "mart", "consistency"])
 def test_with_rho_0_it_is_its_base_and_costs_what_it_says(base: str, batch: Any):
     x, y = batch
-    model, plain = network(), network()
+    model, plain = small_network(), small_network()
     made, inside, state, alone = (
-        defense(rho=0.0, base={"name": base}),
-        defense(base.replace("-", "_")),
-        state_of(model),
-        state_of(plain),
+        defense("sam-at", rho=0.0, base={"name": base}),
+        defense(base),
+        state_of(model, lr=LR),
+        state_of(plain, lr=LR),
     )
 
     with counting(model) as passes:
@@ -98,7 +74,7 @@ def test_the_length_is_rho_however_small_the_gradient_is(scale: float):
     for weight in weights:
         weight.grad = scale * torch.arange(1.0, 1 + weight.numel()).view_as(weight)
     with torch.no_grad():
-        defense(rho=4.0).perturb(weights)
+        defense("sam-at", rho=4.0).perturb(weights)
 
     length = torch.cat([weight.flatten() for weight in weights]).norm().item()
     assert length == pytest.approx(4.0 if scale else 0.0, rel=1e-6)
@@ -106,4 +82,4 @@ def test_the_length_is_rho_however_small_the_gradient_is(scale: float):
 
 def test_a_negative_radius_is_refused():
     with pytest.raises(BadInput, match="rho: should be greater than or equal to 0"):
-        defense(rho=-0.05)
+        defense("sam-at", rho=-0.05)

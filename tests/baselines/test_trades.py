@@ -7,54 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from one_step import EPS, defense, noise, small_network, state_of
+from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from advbench import find
-from advbench.defense import Defense, TrainState
 from advbench.passes import counting
-from advbench.seeds import Stream, generator
 from advbench.spec import BadInput
 from advbench.threat import Norm, Threat
-
-EPS = 0.1
-
-
-def defense(name: str = "trades", **fields: Any) -> Defense:
-    return find.build(find.defense(find.shipped("baselines") / f"{name}.py"), fields)
-
-
-def state_of(model: nn.Module, norm: Norm = "Linf", smoothing: float = 0) -> TrainState:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    state = TrainState(model.train(), optimizer, Threat(norm, EPS), Stream(generator("cpu", 7)))
-    state.smoothing = smoothing
-    return state
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3)
-    ).double()
-
-
-@pytest.fixture
-def batch(blobs: Any) -> tuple[Tensor, Tensor]:
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
     x, y = batch
-    model = network()
-    hand, state = copy.deepcopy(model), state_of(model, norm)
-    noise = Stream(generator("cpu", 7)).normal(x)
+    model = small_network()
+    hand, state = copy.deepcopy(model), state_of(model, Threat(norm, EPS))
+    drawn = noise().normal(x)
 
-    defense(beta=4.0, steps=3).step(state, x, y)
+    defense("trades", beta=4.0, steps=3).step(state, x, y)
 
     hand.eval()
-    x_adv = x + 0.001 * noise
+    x_adv = x + 0.001 * drawn
     for _ in range(3):
         x_adv = x_adv.detach().requires_grad_()
         apart = kl_div(hand(x_adv).log_softmax(1), hand(x).softmax(1), reduction="sum")
@@ -79,11 +51,11 @@ def test_a_step_is_the_papers_by_hand(norm: Norm, batch: Any):
 
 def test_at_beta_0_it_is_standard_training(batch: Any):
     x, y = batch
-    model, plain = network(), network()
+    model, plain = small_network(), small_network()
     # Without batch norm, whose statistics see the adversarial images too.
     model[1], plain[1] = nn.Identity(), nn.Identity()
     for _ in range(3):
-        loss = defense(beta=0.0).step(state_of(model, smoothing=0.1), x, y)
+        loss = defense("trades", beta=0.0).step(state_of(model, smoothing=0.1), x, y)
         expected = defense("standard").step(state_of(plain, smoothing=0.1), x, y)
 
         assert torch.equal(loss, expected)
@@ -92,7 +64,7 @@ def test_at_beta_0_it_is_standard_training(batch: Any):
 
 def test_it_costs_what_it_says(batch: Any):
     x, y = batch
-    model, made = network(), defense(steps=4)
+    model, made = small_network(), defense("trades", steps=4)
     with counting(model) as passes:
         made.step(state_of(model), x, y)
 
@@ -104,4 +76,4 @@ def test_it_costs_what_it_says(batch: Any):
 )
 def test_a_field_out_of_range_is_refused(fields: dict[str, Any], line: str):
     with pytest.raises(BadInput, match=f"{line}: should be greater than"):
-        defense(**fields)
+        defense("trades", **fields)

@@ -10,12 +10,6 @@ from torch.nn.functional import cross_entropy
 from advbench.spec import BadInput
 
 
-@pytest.fixture
-def batch(blobs):
-    data = blobs(12)
-    return data.pixels(slice(None)).double(), data.labels
-
-
 @pytest.mark.parametrize("q", [0.35, 1 / 3, 1.0])
 def test_its_loss_is_that_of_the_algorithm(batch, q):
     x, y = batch

@@ -16,8 +16,7 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
-import numpy as np
-from planning import TASK
+from planning import write_task
 from scheduling import nothing
 
 from advbench.execute import local, node, ray, worker
@@ -60,11 +59,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        images, labels = rng.integers(0, 256, (64, 4, 4), dtype=np.uint8), np.arange(64) % 4
-        np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        defenses = "".join(f'[[defense]]\nname = "pgd-at"\nlabel = "d{i}"\nsteps = {i + 1}\n' for i in range(10))
-        (folder / "many.toml").write_text(TASK + defenses, encoding="utf-8")
+        write_task(folder)
         items = resolve(folder / "many.toml", folder, {}).items[:JOBS]
         from cluster import lazy as named  # by its module's name, and not as a part of what runs here
 

@@ -15,16 +15,14 @@ takes seconds: a ResNet-18, say. Which tolerance is at equal accuracy is found f
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from parity import load
+from parity import asking, load
 from torch import Tensor, nn
 
 from advbench.attacks.pgd import input_gradient
@@ -161,13 +159,7 @@ def pixels(model: nn.Module, x: Tensor, y: Tensor, turns: int, batch: int) -> No
 
 def main() -> None:
     """Print both comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", type=Path)
-    parser.add_argument("job")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--examples", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser = asking(__doc__, examples=1000)
     parser.add_argument("--top", type=int, default=5)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--batch", type=int, default=256)

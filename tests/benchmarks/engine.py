@@ -9,17 +9,15 @@ engine at the same batch.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import statistics
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from parity import KINDS, Loaded, attack, load
+from parity import KINDS, Loaded, asking, attack, load
 from torch import nn
 
 from advbench.inference import quick
@@ -86,14 +84,8 @@ def floor(model: nn.Module, loaded: Loaded, seen: Turn) -> float:
 
 def main() -> None:
     """Print a line for each kind, and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", type=Path)
-    parser.add_argument("job")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--examples", type=int, default=500)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = asking(__doc__, examples=500)
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--only", nargs="+", default=[*KINDS, "torchattacks"])
     asked = parser.parse_args()
     loaded = load(asked)

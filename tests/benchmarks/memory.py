@@ -10,15 +10,13 @@ than it takes together. Bytes are those that torch allocates, model and images l
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from parity import Loaded, load
+from parity import Loaded, asking, load
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -59,13 +57,7 @@ def both_ways(model: nn.Module, x: torch.Tensor) -> None:
 
 def main() -> None:
     """Print a line an attack."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", type=Path)
-    parser.add_argument("job")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser = asking(__doc__, examples=200)
     loaded: Loaded = load(parser.parse_args())
     x, y = loaded.test.pixels(slice(None)), loaded.test.labels
     for parameter in loaded.model.eval().parameters():

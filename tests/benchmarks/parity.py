@@ -74,6 +74,18 @@ class Loaded:
     classes: int
 
 
+def asking(about: str | None, examples: int) -> argparse.ArgumentParser:
+    """What `load` has to be told; `examples` unless asked otherwise."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", type=Path)
+    parser.add_argument("job")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--examples", type=int, default=examples)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    return parser
+
+
 def load(asked: argparse.Namespace) -> Loaded:
     """The best weights of the job, and the first of its test examples."""
     items = {item.path: item for item in resolve(asked.task, asked.data_root, {}).items}
@@ -103,14 +115,8 @@ def attack(kind: str, loaded: Loaded, seed: int) -> Verdicts:
 
 def main() -> None:
     """Print a line a run, then the table's row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", type=Path)
-    parser.add_argument("job")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--examples", type=int, default=360)
+    parser = asking(__doc__, examples=360)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
     asked = parser.parse_args()
     loaded = load(asked)
     stands: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}

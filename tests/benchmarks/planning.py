@@ -32,6 +32,20 @@ evaluation = { attacks = ["fgsm", "pgd", "autoattack"], curve = ["1/20", "1/10"]
 RUN = ["-m", "advbench", "run", "many.toml", "--data-root", ".", "--dry-run"]
 
 
+def write_data(folder: Path) -> None:
+    """Write the images of those tasks."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (64, 4, 4), dtype=np.uint8), np.arange(64) % 4
+    np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+
+
+def write_task(folder: Path) -> None:
+    """`many.toml`, a task of 1,000 jobs, and its data."""
+    write_data(folder)
+    defenses = "".join(f'[[defense]]\nname = "pgd-at"\nlabel = "d{i}"\nsteps = {i + 1}\n' for i in range(10))
+    (folder / "many.toml").write_text(TASK + defenses, encoding="utf-8")
+
+
 def median(folder: Path, repeats: int) -> float:
     """Seconds of the whole command."""
     times: list[float] = []
@@ -62,11 +76,7 @@ def main(repeats: int = 7) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        images, labels = rng.integers(0, 256, (64, 4, 4), dtype=np.uint8), np.arange(64) % 4
-        np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        defenses = "".join(f'[[defense]]\nname = "pgd-at"\nlabel = "d{i}"\nsteps = {i + 1}\n' for i in range(10))
-        (folder / "many.toml").write_text(TASK + defenses, encoding="utf-8")
+        write_task(folder)
         medians = {"new": median(folder, repeats)}
         resolved = resolve(folder / "many.toml", folder, {})
         assert len(resolved.items) == 1000

@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from planning import TASK, lay
+from planning import lay, write_task
 
 from advbench.execute import limits, local, worker
 from advbench.index import Index
@@ -90,11 +89,7 @@ def main(repeats: int = 3) -> None:
     count = parser.parse_args().jobs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        images, labels = rng.integers(0, 256, (64, 4, 4), dtype=np.uint8), np.arange(64) % 4
-        np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        defenses = "".join(f'[[defense]]\nname = "pgd-at"\nlabel = "d{i}"\nsteps = {i + 1}\n' for i in range(10))
-        (folder / "many.toml").write_text(TASK + defenses, encoding="utf-8")
+        write_task(folder)
         resolved = resolve(folder / "many.toml", folder, {})
         several = [
             item.model_copy(update={"label": f"{item.label}-{n}"})

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+from planning import write_data
 
 TASK = """\
 version = 1
@@ -31,9 +31,7 @@ def main(repeats: int = 11) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        images, labels = rng.integers(0, 256, (64, 4, 4), dtype=np.uint8), np.arange(64) % 4
-        np.savez(folder / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        write_data(folder)
         (folder / "tiny.toml").write_text(TASK, encoding="utf-8")
         run = ["-m", "advbench", "run", "tiny.toml", "--data-root", "."]
         commands = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from outside_net import nets
 
 from advbench.execute import guard, limits
 from advbench.execute.guard import Guard, _watch
@@ -91,20 +92,7 @@ def test_where_nobody_tells_who_started_whom_the_process_itself_is_ended(monkeyp
     assert capsys.readouterr().err == "advbench: t/l-s0: took more than it may\n"
 
 
-NETS = """\
-import time
-from pathlib import Path
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(16, 4)
-    def forward(self, x):
-        if len(x) > 2:  # not when it is tried
-            time.sleep(60)
-        return self.head(x.flatten(1))
-"""
+NETS = nets("if len(x) > 2:  # not when it is tried", "    time.sleep(60)")
 
 
 def test_an_evaluation_is_held_to_its_task_s_minutes(tmp_path: Path, tiny, command):
