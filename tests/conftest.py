@@ -35,6 +35,9 @@ from advbench.threat import Threat
 
 REPO = Path(__file__).resolve().parents[1]
 
+DATA = os.environ.pop("ADVBENCH_DATA", "")
+"""Where the tests find data sets. The command, in this process or another, finds those that a test gives it."""
+
 # Sums, and so golden values, depend on the number of threads.
 torch.set_num_threads(1)
 
@@ -80,10 +83,16 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def told_data() -> Path | None:
+    """The folder that ADVBENCH_DATA names."""
+    return Path(DATA) if DATA else None
+
+
+@pytest.fixture(scope="session")
+def mnist_root(told_data: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root that holds MNIST in torchvision's layout: $ADVBENCH_DATA where it does, else unpacked once."""
-    if (named := os.environ.get("ADVBENCH_DATA")) and (Path(named) / "MNIST" / "raw").is_dir():
-        return Path(named)
+    if told_data and (told_data / "MNIST" / "raw").is_dir():
+        return told_data
     root = tmp_path_factory.mktemp("mnist")
     with tarfile.open(_shared("mnist-raw.tar.xz")) as archive:
         archive.extractall(root, filter="data")
@@ -97,7 +106,7 @@ def tiny():
 
 
 def _environment() -> dict[str, str]:
-    env = {key: value for key, value in os.environ.items() if key != "ADVBENCH_DATA"}
+    env = dict(os.environ)
     # A relative PYTHONPATH would lead nowhere from the folder of a test.
     if path := env.get("PYTHONPATH"):
         env["PYTHONPATH"] = os.pathsep.join(str(Path(entry).resolve()) for entry in path.split(os.pathsep))

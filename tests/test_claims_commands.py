@@ -38,7 +38,6 @@ def test_a_command_asks_for_what_was_said_and_ends_with_what_was_found(
     monkeypatch: pytest.MonkeyPatch, words: str, room: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     heard: list[Any] = []
-    monkeypatch.delenv("ADVBENCH_DATA", raising=False)
     monkeypatch.setattr(f"advbench.{room}.show.show", lambda *args, **kwargs: heard.append((args, kwargs)) or 3)
     done = CliRunner().invoke(cli.app, words.split())
 

@@ -70,7 +70,6 @@ ASKED: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = [
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, Heard]]:
     """A function: what stands behind a command, words of a person, its code or error -> exit code, output, calls."""
-    monkeypatch.delenv("ADVBENCH_DATA", raising=False)
 
     def tell(behind: str, *words: str, code: Any = 0) -> tuple[int, str, Heard]:
         heard: Heard = []

@@ -21,7 +21,6 @@ Told = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """What the commands hand on, which is done by nobody."""
     calls: Told = []
-    monkeypatch.delenv("ADVBENCH_DATA", raising=False)
     monkeypatch.setattr(assess, "assess", lambda *args, **kwargs: calls.append((args, kwargs)))
     monkeypatch.setattr(observe, "observe", lambda *args, **kwargs: calls.append((args, kwargs)))
     return calls

@@ -20,7 +20,7 @@ def said(results: Results = Path("results"), data_root: DataRoot = Path("data"),
 
 
 def run(*words: str, **env: str) -> str:
-    done = CliRunner().invoke(app, words, env={"ADVBENCH_DATA": None, **env})
+    done = CliRunner().invoke(app, words, env=env)
     if isinstance(done.exception, BadInput):
         raise done.exception
     return done.output if done.exit_code else done.output.strip()

@@ -21,11 +21,12 @@ from advbench.data.mnist import Mnist
 
 
 @pytest.fixture(scope="session")
-def cifar_root(shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cifar_root(
+    told_data: Path | None, shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A data root with the first 50 images of each class of cifar10-jpeg/{train,test}, from $ADVBENCH_DATA if there."""
     root = tmp_path_factory.mktemp("cifar")
-    named = Path(os.environ.get("ADVBENCH_DATA", "")) / "cifar10-jpeg"
-    if named.is_dir():
+    if told_data and (named := told_data / "cifar10-jpeg").is_dir():
         for path in named.glob("*/*/00[0-4]?.jpg"):
             copy = root / path.relative_to(named.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
