@@ -69,6 +69,7 @@ def test_a_module_is_judged_as_its_file_is() -> None:
         evaluate(nn.Sequential(nn.Flatten()), "tiny.toml", device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_run_and_a_module_stand_in_one_table_of_what_their_records_say() -> None:
     text = Path("tiny.toml").read_text("utf-8")

@@ -17,6 +17,7 @@ def neighbours(repo: Path) -> dict[str, Any]:
     return runpy.run_path(str(repo / "docs" / "neighbours.py"))
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_of_the_committed_records(repo: Path, neighbours: dict[str, Any]) -> None:
     assert (repo / "docs" / "neighbours.md").read_text("utf-8") == neighbours["page"]([str(repo / "leaderboard")])
 

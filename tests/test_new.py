@@ -45,6 +45,7 @@ SPOILT = {
 """What breaks the contract: by name, the kind, what stands there and what instead."""
 
 
+@pytest.mark.slow
 def test_the_files_pass_their_tests_at_once_and_these_notice_what_breaks_the_contract(tmp_path: Path, command_env):
     for kind in KINDS:
         files = new(kind, f"half-{kind}", tmp_path)

@@ -48,6 +48,7 @@ def outcomes(rng: np.random.Generator, false_share: float, k: int = 100) -> Repe
     return Repeat(k, int(stands[drawn].sum()), int((stands & ~now)[drawn].sum()), stood, stood)
 
 
+@pytest.mark.slow
 def test_honest_records_are_refuted_as_seldom_as_promised():
     rng = np.random.default_rng(0)
     verdicts = [outcomes(rng, 0).verdict for _ in range(2000)]

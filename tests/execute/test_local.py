@@ -16,12 +16,13 @@ import pytest
 
 from advbench.execute import local
 from advbench.execute.lock import locked
-from advbench.execute.packing import Packing
 from advbench.files import alive
 from advbench.plan import Item, order, record_folder, run_folder
 from advbench.record import Record, load
 from advbench.resolve import resolve
 from advbench.stable import stable
+
+pytestmark = pytest.mark.slow
 
 TALKS = """\
 import itertools, os, time
@@ -107,7 +108,6 @@ def pair(bench, tmp_path_factory: pytest.TempPathFactory):
     return results, *work(bench, results, 2)
 
 
-@pytest.mark.slow
 def test_the_cheapest_job_goes_first_and_then_the_longest(bench, alone):
     started = [event.item.path for event in alone[2] if event.stage == "start"]
 
@@ -115,7 +115,6 @@ def test_the_cheapest_job_goes_first_and_then_the_longest(bench, alone):
     assert started == ["t/talks-s1", "t/plain-s1", "t/talks-s0", "t/plain-s0"]
 
 
-@pytest.mark.slow
 def test_each_job_starts_reports_and_ends_once(bench, pair):
     for item in bench[1]:
         stages = [event.stage for event in pair[2] if event.item.path == item.path]
@@ -124,7 +123,6 @@ def test_each_job_starts_reports_and_ends_once(bench, pair):
         assert {"train", "evaluate"} == set(stages[1:-1])
 
 
-@pytest.mark.slow
 def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file(bench, alone):
     results, started = alone[0], alone[3]
     talking = [item for item in bench[1] if item.label == "talks"]
@@ -136,7 +134,6 @@ def test_a_worker_takes_one_job_after_another_until_it_has_run_a_stranger_s_file
     assert set.union(*used) == set(started[:2])
 
 
-@pytest.mark.slow
 def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pair):
     assert len(alone[1]) == 4
     # The digests of examples.parquet and adversarial.safetensors are a part of the record.
@@ -145,7 +142,6 @@ def test_the_number_of_workers_changes_no_record_and_no_byte_beside_it(alone, pa
     assert one == two
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
     def kill_after_the_first(event: local.Event) -> None:
         if event.stage == "ok" and event.item.path == "t/talks-s1":
@@ -170,7 +166,6 @@ def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("does", ["pause = 0.05", "hangs = true"])
 def test_workers_end_with_a_killed_driver_and_the_folder_is_free(tmp_path: Path, tiny, command_env, does: str):
     (tmp_path / "talks.py").write_text(TALKS, encoding="utf-8")
@@ -219,7 +214,6 @@ class Speaks:
         del timeout
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     results, item = alone[0], bench[1][0]
     record = load(record_folder(results, item.path) / "record.json")
@@ -232,7 +226,6 @@ def test_a_worker_that_dies_after_its_last_write_has_done_its_job(bench, alone):
     assert load(record_folder(results, item.path) / "record.json") == record
 
 
-@pytest.mark.slow
 def test_the_driver_keeps_less_than_a_kilobyte_of_a_job_that_has_ended(bench, alone):
     results, item, count = alone[0], bench[1][0], 2000
     assert (record_folder(results, item.path) / "record.json").stat().st_size > 2000
@@ -248,7 +241,6 @@ def test_the_driver_keeps_less_than_a_kilobyte_of_a_job_that_has_ended(bench, al
     assert peak - before < 1000 * count
 
 
-@pytest.mark.slow
 def test_a_job_of_two_processes_trains_on_two_workers_and_gives_the_second_back(bench, tmp_path: Path):
     folder, items = bench
     # The most expensive job is started second, after the cheapest, and has to wait for it.
@@ -281,26 +273,3 @@ def test_a_job_of_two_processes_trains_on_two_workers_and_gives_the_second_back(
     # One worker is all there is: the job runs all the same.
     alone = local.run([shared.model_copy(update={"processes": 2})], tmp_path / "one", folder / "data", ["cpu"], hear)
     assert [record.status for record in alone] == ["ok"]
-
-
-def test_a_short_job_goes_before_one_that_has_to_wait_and_a_long_one_does_not():
-    def job(name: str, seconds: float, processes: int = 1) -> Item:
-        return Item(task="t", label=name, seed=0, base=Path(), seconds=seconds, processes=processes)
-
-    class Busy:
-        def __init__(self, idle: bool, until: float = 0) -> None:
-            self.idle, self.item, self.busy_until, self.others = idle, None if idle else job("now", 1), until, []
-            self.device = "cpu"
-
-    def order(*queue: Item, idle: int) -> list[str]:
-        waiting = list(queue)
-        workers = [*(Busy(True) for _ in range(idle)), Busy(False, time.monotonic() + 30)]
-        found = iter(lambda: local._next(waiting, workers, Packing([])), None)  # type: ignore[arg-type]
-        return [item.label for item, _ in found]
-
-    shared, short, long = job("shared", 60, processes=2), job("short", 20), job("long", 40)
-    assert order(shared, long, short, idle=1) == ["short"]
-    assert order(shared, long, idle=1) == []
-    assert order(long, shared, idle=1) == ["long"]
-    assert order(shared, long, short, idle=2) == ["shared", "long", "short"]
-    assert order(shared, idle=0) == []

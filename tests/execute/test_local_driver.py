@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -219,3 +220,26 @@ def test_who_share_a_job_are_taken_one_of_each_device_first():
 )
 def test_how_a_process_ended_in_words(code: int | None, how: str):
     assert local.ending(code) == f"the worker process ended: {how}"
+
+
+def test_a_short_job_goes_before_one_that_has_to_wait_and_a_long_one_does_not():
+    def job(name: str, seconds: float, processes: int = 1) -> Item:
+        return Item(task="t", label=name, seed=0, base=Path(), seconds=seconds, processes=processes)
+
+    class Busy:
+        def __init__(self, idle: bool, until: float = 0) -> None:
+            self.idle, self.item, self.busy_until, self.others = idle, None if idle else job("now", 1), until, []
+            self.device = "cpu"
+
+    def order(*queue: Item, idle: int) -> list[str]:
+        waiting = list(queue)
+        workers = [*(Busy(True) for _ in range(idle)), Busy(False, time.monotonic() + 30)]
+        found = iter(lambda: local._next(waiting, workers, Packing([])), None)  # type: ignore[arg-type]
+        return [item.label for item, _ in found]
+
+    shared, short, long = job("shared", 60, processes=2), job("short", 20), job("long", 40)
+    assert order(shared, long, short, idle=1) == ["short"]
+    assert order(shared, long, idle=1) == []
+    assert order(long, shared, idle=1) == ["long"]
+    assert order(shared, long, short, idle=2) == ["shared", "long", "short"]
+    assert order(shared, idle=0) == []
