@@ -128,7 +128,7 @@ def broken_package(request: pytest.FixtureRequest, threat: Threat, ladder: str) 
 
 
 @pytest.mark.parametrize(("threat", "ladder"), EACH)
-@pytest.mark.parametrize(("value", "one"), [(torch.nan, False), (torch.inf, True)])
+@pytest.mark.parametrize(("value", "one"), [(torch.nan, False), pytest.param(torch.inf, True, marks=pytest.mark.slow)])
 def test_logits_that_stop_being_finite_crash_no_attack_and_count_as_wrong(
     request: pytest.FixtureRequest, judge, some, threat: Threat, ladder: str, value: float, one: bool
 ):
@@ -173,7 +173,7 @@ def test_a_gradient_that_is_never_finite_crashes_no_attack(judge, some, threat: 
 
 
 @pytest.mark.parametrize(("threat", "ladder"), EACH)
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_constant_logits_stand_and_are_told_by_their_gradient(
     request: pytest.FixtureRequest, judge, some, threat: Threat, ladder: str, tied: bool
 ):
@@ -212,7 +212,7 @@ def test_where_all_are_wrong_already_nothing_is_attacked(judge, some, threat: Th
     assert found.ledger.backward.tolist() == [1] * N
 
 
-@pytest.mark.parametrize("eps", [1e-7, 1e-30])
+@pytest.mark.parametrize("eps", [1e-7, pytest.param(1e-30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("threat", "ladder"), QUICK)
 def test_a_radius_of_nothing_breaks_nothing(judge, some, threat: Threat, ladder: str, eps: float):
     model = Plane()

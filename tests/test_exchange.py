@@ -143,7 +143,7 @@ def gradients(group: Group) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_process_ends_with_the_same_mean(ranks, world: int):
     alone = network()
     x = torch.rand(12, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

@@ -117,6 +117,7 @@ def test_one_flat_example_in_twenty_is_no_mask(digits_cnn, verdicts):
     assert (flag.name, flag.evidence["flat"]) == ("zero-gradient", twentieth + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KNOWN)
 def test_a_masked_gradient_leaves_the_dear_rungs_out_and_nothing_else_does(kind, digits_cnn, verdicts):
     found = verdicts(KNOWN[kind][1](digits_cnn), doubt=flags.masked)

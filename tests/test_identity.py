@@ -88,6 +88,7 @@ def test_the_order_of_statements_counts():
     assert code(b"if a:\n b()\nc()\n") != code(b"if a:\n b()\n c()\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
 def test_no_mutant_of_a_baseline_has_its_digest(path: Path):
     content = path.read_bytes()

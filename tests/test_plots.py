@@ -36,6 +36,7 @@ def frame(repo: Path) -> Any:
     return whole[whole["task"] == "digits-linf"].dropna(axis="columns", how="all")
 
 
+@pytest.mark.slow
 def test_three_files_a_task_are_written(repo: Path, tmp_path: Path, plots: dict[str, Any]) -> None:
     plots["main"](str(repo / "leaderboard"), str(tmp_path / "out"), "png")
 

@@ -15,6 +15,7 @@ from advbench.resolve import resolve
 from advbench.run import attempt
 
 
+@pytest.mark.slow
 def test_the_defense_of_the_readme_trains_beside_the_starter_suite(repo: Path, tmp_path: Path):
     starter = (repo / "tasks" / "digits-linf.toml").read_text("utf-8")
     small = starter.replace("epochs = 30", "epochs = 2").replace('name = "digits"', 'name = "digits"\ntest = 40')

@@ -32,10 +32,10 @@ def items(path: Path) -> list[Item]:
     return resolve(path, path.parent / "data", {}).items
 
 
-SLOW = "torchvision:shufflenet_v2_x0_5"
+SLOW = ("torchvision:shufflenet_v2_x0_5", "resnet18")
 
 
-@pytest.mark.parametrize("name", ["timm:test_vit", pytest.param(SLOW, marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.parametrize("name", ["timm:test_vit", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_it_trains_two_steps_by_the_conveyor(tmp_path: Path, tiny: Any, name: str) -> None:
     patch = "\npatch_size = 2" if name.startswith("timm:") else ""
     table = f'name = "{name}"\nmean = [0.5]\nstd = [0.25]{patch}'

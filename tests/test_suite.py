@@ -160,6 +160,7 @@ def test_a_folder_in_use_is_refused_with_the_name_of_its_user(good, command):
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_file_beside_a_record_means_the_job_is_run_again(good, command):
     folder = good[0]
     path = folder / "results" / "records" / "tiny" / "standard-s1" / "examples.parquet"

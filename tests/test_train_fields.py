@@ -62,7 +62,9 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("fields", [EVERYTHING, {"average": 0.9}, {"precision": "bf16"}], ids=len)
+@pytest.mark.parametrize(
+    "fields", [pytest.param(EVERYTHING, marks=pytest.mark.slow), {"average": 0.9}, {"precision": "bf16"}], ids=len
+)
 def test_a_training_killed_anywhere_ends_in_the_same_weights(tmp_path: Path, make_job, subsets, fields):
     job = make_job(training={"epochs": 2, "checkpoint_minutes": 1e-9, **fields})
     whole = train(job, subsets, Adversarial(), network(), tmp_path / "whole.pt", quiet)

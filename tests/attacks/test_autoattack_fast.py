@@ -118,7 +118,8 @@ def test_gradient_attacks_may_round_and_square_may_not(judged, digits_cnn, digit
     assert all(isinstance(m, Quick) and m.judge is digits_cnn for m in met.values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_neither_batch_nor_run_changes_a_verdict(judged, digits_cnn, digits_test, precision):
     examples = some(digits_test, 20)
     whole = judged(digits_cnn, examples, ladder(precision), LINF)
@@ -156,7 +157,7 @@ def test_what_falls_at_once_costs_next_to_nothing(judged, digits_cnn, digits_tes
     assert float(found.ledger.forward[right].double().mean()) < 12
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("norm", ["Linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("L2", "L1"))])
 def test_a_radius_of_next_to_nothing_breaks_nothing(judged, digits_cnn, digits_test, norm: Norm):
     found = judged(digits_cnn, some(digits_test, 10), ladder(queries=20), Threat(norm, 1e-9), curve=[], alone=0)
     assert found.scores.robust.accuracy == found.scores.clean.accuracy > 0.5

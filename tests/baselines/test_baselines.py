@@ -127,7 +127,7 @@ def test_what_a_task_leaves_out_is_the_paper_s(name: str):
 
 
 @every_baseline
-@pytest.mark.parametrize("norm", EPS)
+@pytest.mark.parametrize("norm", ["Linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("L2", "L1"))])
 def test_a_baseline_trains_and_costs_what_it_says(path: Path, tmp_path: Path, make_job, subsets, norm: Norm):
     made = find.defense(path)
     if norm not in made().norms:

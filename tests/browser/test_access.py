@@ -53,7 +53,7 @@ def luminance(colour: str) -> float:
     return sum(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
 
 
-@pytest.mark.parametrize("state", ["none", "failed"])
+@pytest.mark.parametrize("state", ["none", pytest.param("failed", marks=pytest.mark.slow)])
 def test_axe_finds_no_violation_in_a_board_of_nothing(visit: Visit, state: str):
     assert violations(visit(state)) == []
 

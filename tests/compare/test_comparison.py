@@ -214,6 +214,7 @@ def test_the_numbers_of_collectors_are_compared(tmp_path: Path, lay_record, caps
     assert "1 numbers of collectors: --json has them" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_on_committed_records(repo: Path, command):
     records = repo / "leaderboard" / "records" / "digits-linf"
 

@@ -24,6 +24,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_real_one(cifar_root: Path) -> None:
     data = Cifar10Jpeg().load(cifar_root)
     assert (data.shape, data.classes) == ((3, 32, 32), 10)

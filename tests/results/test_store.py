@@ -66,6 +66,7 @@ def test_what_is_broken_there_is_run_here_and_sent_again(sent, command, contents
     assert verify(store).broken == []
 
 
+@pytest.mark.slow
 def test_a_record_of_another_job_is_none_of_this_one(sent, command, tiny, tmp_path):
     folder, _ = sent
     tiny(tmp_path, "tiny", ("seeds = [0]", "seeds = [0, 1]"), ("epochs = 1", "epochs = 2"))
@@ -75,6 +76,7 @@ def test_a_record_of_another_job_is_none_of_this_one(sent, command, tiny, tmp_pa
     assert "2 jobs: 2 to run" in planned.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -95,6 +97,7 @@ def test_a_url_that_cannot_be_used_is_one_line_before_any_job(sent, command, tin
     assert not (tmp_path / "results" / "records").exists()
 
 
+@pytest.mark.slow
 def test_a_url_for_results_is_refused(sent, command, tmp_path):
     done = command(tmp_path, "run", "--results", "s3://bucket/results")
 
