@@ -130,7 +130,7 @@ def test_who_takes_too_much_is_asked_once_and_killed_when_its_time_is_over(
     monkeypatch.setattr(limits, "exceeded", exceeded)
     worker = Watched(clock)
     worker.began = 99.0
-    assert watch(worker) == ([], Over("took too long"))
+    assert watch(worker) == ([], Over("took too long", limit=True))
     assert looks == [(when, JOB, 5, 99.0) for when in (100 + TICK, 101.0)]
     assert worker.done == [("take", "d", False), ("ask", "took too long", 1.0), "kill", ("join", 10), "end"]
     # At 102 it may still end by itself; the next look is after that, and the one that finds it dead a tick later.
@@ -170,7 +170,7 @@ def test_what_it_has_written_is_sent_when_it_is_due(clock: SimpleNamespace, watc
         ("", 0, Over("the worker process ended: exit code 0", again=False)),
         ("", 1, Over("the worker process ended: exit code 1", again=False)),
         (STOPPED, -15, Over("", again=False)),
-        ("took too long", -15, Over("took too long", again=False)),
+        ("took too long", -15, Over("took too long", again=False, limit=True)),
     ],
 )
 def test_who_was_killed_by_a_stranger_is_tried_again(clock: SimpleNamespace, why: str, code: int | None, over: Over):

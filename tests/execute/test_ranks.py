@@ -92,10 +92,18 @@ def test_the_first_process_leads_and_its_words_are_a_worker_s(lives, tmp_path: P
 @pytest.mark.parametrize(("code", "last"), [(0, "ok"), (1, "failed")])
 def test_another_follows_and_says_how_it_ended(lives, tmp_path: Path, code: int, last: str):
     asked: list[Any] = []
-    environment, said, ended = lives(2, lambda *told: (asked.append(told), code)[1], GLOO_SOCKET_IFNAME="mine")
+
+    def follow(*told: Any) -> int:
+        *words, begun = told
+        asked.append(tuple(words))
+        begun()
+        begun()
+        return code
+
+    environment, said, ended = lives(2, follow, GLOO_SOCKET_IFNAME="mine")
     assert (environment["RANK"], environment["GLOO_SOCKET_IFNAME"]) == ("2", "mine")
     assert asked == [(Place(2, 3, 1), "cuda", tmp_path / "root", Path("home"))]
-    assert said == [(BEGUN, 0, 0, ""), (last, 0, 0, "")]
+    assert said == [(BEGUN, 0, 0, ""), (BEGUN, 0, 0, ""), (last, 0, 0, "")], "begun when it is told to, and not before"
     assert ended == ["attends", False]
 
 

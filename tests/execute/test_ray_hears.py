@@ -98,7 +98,29 @@ def test_when_the_first_process_ends_the_others_have_some_seconds(
     assert (one.end, one.until, one.lost) == (end, 100 + WRECK, "killed")
 
 
+@pytest.mark.parametrize(("first", "then"), [("limit", ("", "took too long")), ("killed", ("killed", ""))])
+def test_of_a_process_that_was_killed_and_one_that_took_too_much_the_first_is_the_cause(
+    ray_notes: SimpleNamespace, ray_driver, first: str, then: tuple[str, str]
+):
+    driver, one = ray_driver(), _Try(job(), streams={3: news(RayError("node died"))})
+    ends = [Over("took too long", limit=True), Over("killed", again=True), Over("more", limit=True)]
+    for rank, end in enumerate(ends if first == "limit" else reversed(ends[:2]), start=1):
+        driver._take(one, rank, end)
+        ray_notes.now += 1
+    driver._hear(one, 3)
+    assert (one.lost, one.limit) == then
+    assert (one.end, one.until) == (None, 100 + WRECK)
+
+
 LOST = "its node was lost"
+
+
+def endings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words with which tries will end."""
+    found: list[str] = []
+    monkeypatch.setattr(_Driver, "_done", lambda self, one, end: found.append("done"))
+    monkeypatch.setattr(_Driver, "_failed", lambda self, one, why: found.append(f"failed: {why}"))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -110,9 +132,9 @@ LOST = "its node was lost"
         (Done("failed", "w", b"", None), "", 1, False, "done"),
         (Done("failed", "w", b"", None), LOST, 1, False, f"{LOST}; going on, try 2 of 4"),
         (None, "", 1, True, ""),
-        (Over("took too long"), "", 1, True, ""),
-        (Over("took too long"), "", 1, False, "failed: took too long"),
-        (Over("took too long"), LOST, 2, False, f"{LOST}; going on, try 3 of 4"),
+        (Over("exit code 1"), "", 1, True, ""),
+        (Over("exit code 1"), "", 1, False, "failed: exit code 1"),
+        (Over("exit code 1"), LOST, 2, False, f"{LOST}; going on, try 3 of 4"),
         (Over(""), "", 1, False, "it was asked to end; going on, try 2 of 4"),
         (None, LOST, TRIES - 1, False, f"{LOST}; going on, try 4 of 4"),
         (None, LOST, TRIES, False, f"failed: {LOST} (4 times)"),
@@ -130,9 +152,7 @@ def test_how_a_try_ends(
     leaving,
     then,
 ):
-    found: list[str] = []
-    monkeypatch.setattr(_Driver, "_done", lambda self, one, end: found.append("done"))
-    monkeypatch.setattr(_Driver, "_failed", lambda self, one, why: found.append(f"failed: {why}"))
+    found = endings(monkeypatch)
     driver = ray_driver()
     ray_notes.done.clear()
     one, waiting = _Try(job(), number, streams={1: "left"}, end=end, lost=lost, began=90.0), _Try(job("waits"))
@@ -146,6 +166,28 @@ def test_how_a_try_ends(
     assert found == ([] if again or not then else [then])
     assert told_of(events) == ([("d", "note", 0, 0, then, 0)] if again else [])
     assert driver.queue == ([_Try(job(), number + 1, began=90.0)] if again else []) + [waiting]
+
+
+@pytest.mark.parametrize(
+    ("end", "leaving", "then"),
+    [
+        (Done("failed", "another process ended without a word", b"", None), False, ["failed: took too long"]),
+        (Over("exit code 1"), False, ["failed: took too long"]),
+        (None, False, ["failed: took too long"]),
+        (None, True, []),
+        (Done("ok", "w", b"", None), False, ["done"]),
+    ],
+)
+def test_what_a_process_took_too_much_of_is_said_whatever_the_first_one_made_of_its_end(
+    ray_driver, monkeypatch: pytest.MonkeyPatch, end: Done | Over | None, leaving: bool, then: list[str]
+):
+    found = endings(monkeypatch)
+    driver = ray_driver()
+    one = _Try(job(), end=end, limit="took too long")
+    driver.tries, driver.leaving = [one], leaving
+    driver._over(one)
+    assert found == then
+    assert driver.queue == []
 
 
 def test_a_record_comes_home_with_what_lies_beside_it(

@@ -23,8 +23,7 @@ pytestmark = pytest.mark.slow
 HIDE = 'mount -t tmpfs none "$0" && exec "$@"'
 """A node that does not see a folder: in a mount namespace of its own."""
 SLOW = 'file = "pair.py"\nlabel = "slow-{}"\nprocesses = 1\npause = 0.5\n'
-MORE = f"[[defense]]\n{SLOW.format('b')}\n[resources]\nthreads = 2\n"
-"""A node has two cores, and so one of the slow ones at a time."""
+MORE = f"[[defense]]\n{SLOW.format('b')}"
 BOTH = ("t/slow-a-s0", "t/slow-b-s0")
 
 
@@ -49,8 +48,8 @@ def cluster(command_env: dict[str, str], place: Path) -> Iterator[Cluster]:
     before = hidden(place / "home")
     found = Cluster(command_env, 0)
     try:
-        found.join("near", 2)
-        found.join("far", 2, before=before)
+        found.join("near")
+        found.join("far", before=before)
         yield found
     finally:
         found.close()
@@ -58,9 +57,9 @@ def cluster(command_env: dict[str, str], place: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def task(place: Path, tiny) -> Path:
-    """Two jobs of one process, of some seconds each. Beside it `four.toml`: one that four processes share."""
-    file = suite(place, tiny, "processes = 4\npause = 0.2", epochs=4)
-    file.rename(place / "home" / "four.toml")
+    """Two jobs of one process, of some seconds each. Beside it `two.toml`: one that two processes share."""
+    file = suite(place, tiny, "processes = 2\npause = 0.2", epochs=4)
+    file.rename(place / "home" / "two.toml")
     longer = ("epochs = 1", 'epochs = 4\nprecision = "fp32"')
     tiny(place, "t", longer, ('name = "standard"', SLOW.format("a")), more=MORE)
     for name in ("pair.py", "t.toml"):
@@ -72,8 +71,8 @@ def task(place: Path, tiny) -> Path:
 def undisturbed(place: Path, task: Path, command_env: dict[str, str]) -> Callable[[str], Record]:
     """A function: task, label and seed -> the record of that job, which Ray knows nothing of."""
     asked = ["-m", "advbench", "run", "--data-root", str(place / "data"), "--device", "cpu", "--results", "alone"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    for words in ([*asked, "t.toml"], [*torchrun, *asked, "four.toml"]):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for words in ([*asked, "t.toml"], [*torchrun, *asked, "two.toml"]):
         subprocess.run([sys.executable, *words], cwd=task.parent, env=command_env, capture_output=True, check=True)
     return lambda job: load(task.parent / "alone" / "records" / job / "record.json")
 
@@ -84,7 +83,7 @@ def started(place: Path, task: Path, cluster: Cluster) -> Iterator[Callable[...,
     processes: list[subprocess.Popen[str]] = []
 
     def start(results: str, only: str) -> subprocess.Popen[str]:
-        files = [str(task), str(task.with_name("four.toml"))]
+        files = [str(task), str(task.with_name("two.toml"))]
         asked = [*files, "--data-root", str(place / "data"), "--device", "cpu", "--results", results]
         processes.append(
             subprocess.Popen(
@@ -120,18 +119,18 @@ def log(task: Path, results: str, job: str) -> str:
 def test_a_rank_that_is_killed_on_another_node_has_the_job_tried_again(
     task: Path, cluster: Cluster, started, undisturbed
 ):
-    run = started("ranks", "four/pair-s0")
-    until(lambda: "in epoch 1" in log(task, "ranks", "four/pair-s0"), run)
+    run = started("ranks", "two/pair-s0")
+    until(lambda: "in epoch 1" in log(task, "ranks", "two/pair-s0"), run)
     near, far = ([pid for pid in cluster.members(name) if is_worker(pid)] for name in ("near", "far"))
-    assert (len(near), len(far)) == (2, 2)
+    assert (len(near), len(far)) == (1, 1)
     os.kill(far[0], signal.SIGKILL)
     said = run.communicate(timeout=240)[0]
 
     assert run.returncode == 0, said
     assert "signal 9 (SIGKILL)" in said
     assert "try 2 of 4" in said
-    found = load(task.parent / "ranks" / "records" / "four" / "pair-s0" / "record.json")
-    assert stable(found) == stable(undisturbed("four/pair-s0"))
+    found = load(task.parent / "ranks" / "records" / "two" / "pair-s0" / "record.json")
+    assert stable(found) == stable(undisturbed("two/pair-s0"))
 
 
 def test_versions_that_differ_between_nodes_are_one_line(place: Path, task: Path, cluster: Cluster, command):
@@ -167,7 +166,7 @@ def test_jobs_go_where_their_data_are_and_data_that_no_node_has_are_one_line(
         cluster.kill("near")
         answer = command(task.parent, *asked, "none", env=cluster.reached)
     finally:
-        cluster.join("near", 2)
+        cluster.join("near")
         (data / "tiny.npz").rename(place / "data" / "tiny.npz")
 
     assert answer.returncode == 2

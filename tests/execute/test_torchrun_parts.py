@@ -176,9 +176,11 @@ def test_the_others_take_part_in_every_job_until_there_is_none(
 ):
     group = Group(job("diverges"), job("a"))
     joined(monkeypatch, group)
-    assert torchrun.follow(Place(1, 2, 1), "cpu", Path("root"), base) == 0
+    begun: list[int] = []
+    assert torchrun.follow(Place(1, 2, 1), "cpu", Path("root"), base, lambda: begun.append(len(group.heard))) == 0
 
     assert group.heard == [None] * 3
+    assert begun == [1, 2], "as soon as a job is shared, and not while it waits for one"
     ready = ("prepare", base or Path("home"), Path("root"), CPU)
     nobody = done[2][6]
     assert nobody("train", 1, 2, "") is None

@@ -37,7 +37,7 @@ def test_jobs_of_the_same_data_have_the_same_key(make_job):
 
 
 def test_what_is_not_said_is_that_there_is_nothing_of_it():
-    assert Over() == ("", False)
+    assert Over() == ("", False, False)
     assert (Found({}).sees, Found({}).lacking) == (True, {})
     assert Found({}).lacking is not Found({}).lacking
     told = Told(Path(), Path(), "cpu", Path(), b"", {}, {})

@@ -80,8 +80,11 @@ def lay(results: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Not what is temporary, a lock, or the predecessor of a checkpoint, which `take` makes at home."""
-    return sorted(
+    """Not what is temporary, a lock, or the predecessor of a checkpoint, which `take` makes at home.
+
+    The log is the first: a node may be lost at any moment, and what a checkpoint at home has behind it, the log tells.
+    """
+    found = (
         file
         for file in folder.rglob("*")
         if file.is_file()
@@ -89,6 +92,7 @@ def _files(folder: Path) -> list[Path]:
         and file.name not in LEFT_OUT
         and not file.stem.endswith(".previous")
     )
+    return sorted(found, key=lambda file: (file.name != LOG, file))
 
 
 def _stat(file: Path) -> tuple[int, int]:

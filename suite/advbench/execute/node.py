@@ -151,7 +151,7 @@ def _gone(worker: Worker) -> Over:
     worker.process.join(10)
     worker.end()
     if worker.why:
-        return Over("" if worker.why == STOPPED else worker.why)
+        return Over() if worker.why == STOPPED else Over(worker.why, limit=True)
     code = worker.process.exitcode
     return Over(ending(code), again=code is None or code < 0)
 

@@ -50,8 +50,7 @@ def serve(place: Place, meet: Meet, connection: Connection, results: Path, root:
     with into(run_folder(results, item.path) / "log.txt"):
         try:
             if place.rank:
-                connection.send((BEGUN, 0, 0, ""))
-                code = torchrun.follow(place, kind, root, item.base)
+                code = torchrun.follow(place, kind, root, item.base, lambda: connection.send((BEGUN, 0, 0, "")))
                 connection.send(("failed" if code else "ok", 0, 0, ""))
             else:
                 with torchrun.lead(place, kind) as execute:

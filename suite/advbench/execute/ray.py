@@ -85,6 +85,8 @@ class _Try:
     end: Done | Over | None = None
     lost: str = ""
     """Why it has to be tried again."""
+    limit: str = ""
+    """What one of its processes took too much of: to the others that one has ended without a word."""
     until: float = float("inf")
     """When whoever is left is ended."""
 
@@ -216,7 +218,8 @@ class _Driver:
             del one.streams[rank]
         except self.ray.exceptions.RayError as error:
             del one.streams[rank]
-            one.lost = one.lost or f"its node was lost: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+            if not one.lost and not one.limit:
+                one.lost = f"its node was lost: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"
             one.until = min(one.until, time.monotonic() + WRECK)
 
     def _take(self, one: _Try, rank: int, news: News) -> None:
@@ -234,8 +237,9 @@ class _Driver:
                 mirror.take(self.results, news)
             case Refused():
                 raise BadInput(news.line)
-            case Over(again=True):
-                one.lost = one.lost or news.why
+            case Over(again=True) | Over(limit=True):
+                if not one.lost and not one.limit:  # the first is the cause
+                    one.lost, one.limit = ("", news.why) if news.limit else (news.why, "")
                 one.until = min(one.until, time.monotonic() + WRECK)
             case Done() | Over() if rank == 0:
                 one.end = news
@@ -260,11 +264,13 @@ class _Driver:
         self.tries.remove(one)
         self._clear(one)
         item, end = one.item, one.end
-        done = isinstance(end, Done) and (end.status == "ok" or not one.lost)
+        done = isinstance(end, Done) and (end.status == "ok" or not (one.lost or one.limit))
         if isinstance(end, Done) and done:
             self._done(one, end)
         elif self.leaving:
             return
+        elif one.limit:
+            self._failed(one, one.limit)
         elif isinstance(end, Over) and end.why and not one.lost:
             self._failed(one, end.why)
         elif one.number < TRIES:

@@ -90,10 +90,13 @@ def _joined(here: Place, device: str) -> Generator[tuple[Group, torch.device]]:
         yield group, mine
 
 
-def follow(here: Place, device: str, root: Path, base: Path | None = None) -> int:
+def follow(
+    here: Place, device: str, root: Path, base: Path | None = None, begun: Callable[[], None] | None = None
+) -> int:
     """Be one of the others: take part in every job that the first process shares; the exit code.
 
-    `base`: the folder of the task file, where it lies elsewhere than with the first process.
+    `base`: the folder of the task file, where it lies elsewhere than with the first process. `begun`: called when the
+    first process has shared a job; before that this one has only loaded and waited.
     """
     with _joined(here, device) as (group, mine):
         from advbench.prepare import prepare
@@ -104,6 +107,8 @@ def follow(here: Place, device: str, root: Path, base: Path | None = None) -> in
             del news
 
         while (item := group.told(None)) is not None:
+            if begun:
+                begun()
             try:
                 with Guard(item):
                     item = item.model_copy(update={"base": base}) if base else item

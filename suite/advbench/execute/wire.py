@@ -87,6 +87,8 @@ class Over(NamedTuple):
     why: str = ""
     again: bool = False
     """Whether another try may end better: somebody killed it, who did not say so."""
+    limit: bool = False
+    """Whether `why` is what it took more of than its job may."""
 
 
 class Refused(NamedTuple):
