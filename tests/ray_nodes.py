@@ -43,8 +43,10 @@ class Cluster:
     def __init__(self, environment: Mapping[str, str], cpus: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="abr-"))  # short: a socket's path has 107 characters
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # A node that is killed is missed after a second and not after half a minute.
+        # A node that is killed is missed after a second and not after half a minute. Ray's workers give way to whatever
+        # else a machine does, which here are other tests.
         lost = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+        quiet["RAY_worker_niceness"] = "0"
         self.environment = {**environment, **quiet, **lost}
         self.address = f"127.0.0.1:{free()}"
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}

@@ -39,14 +39,20 @@ class _Notice:
 def follow() -> None:
     """In a process that multiprocessing has started: end when its parent does, in whatever way that was.
 
-    The kernel sees to it on Linux, for in C code that holds the interpreter no other thread runs. Elsewhere, and where
+    The kernel sees to it on Linux, for in C code that holds the interpreter no other thread runs; a fork of
+    multiprocessing's server ends with that one, which is tied to the parent (`execute.preloaded`). Elsewhere, and where
     the parent has ended already, a thread does.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
+    tie()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def tie() -> None:
+    """Have the kernel end this process with the thread that has started it, where the kernel is Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def heed() -> None:

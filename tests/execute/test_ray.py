@@ -110,7 +110,7 @@ def test_workers_end_with_a_driver_that_is_killed_and_the_next_run_goes_on(
 def test_a_ray_that_is_started_for_a_run_leaves_no_process_and_no_file(repo: Path, tmp_path: Path, tiny, command_env):
     task = suite(tmp_path, tiny, "processes = 1\npause = 0.3")
     room = Path(tempfile.mkdtemp(prefix="abt-"))
-    env = command_env | {"HOME": str(tmp_path), "TMPDIR": str(room)}
+    env = command_env | {"HOME": str(tmp_path), "TMPDIR": str(room), "RAY_worker_niceness": "0"}
     asked = grow(repo, task)[1]
     log = tmp_path / "results" / "runs" / "t" / "pair-s0" / "log.txt"
     with begun(tmp_path, env, *asked) as driver:

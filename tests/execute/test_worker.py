@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from found import finding
 
 from advbench.execute import limits
-from advbench.execute.worker import Worker
+from advbench.execute.worker import Worker, context
 from advbench.files import started
 from advbench.plan import Item
 from advbench.resolve import resolve
@@ -25,6 +30,37 @@ def gone(tmp_path: Path) -> Iterator[Worker]:
     worker.process.join()
     yield worker
     worker.stop()
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, folder: Path, word: str) -> list[Any]:
+    """What a new worker finds (`finding`), whose driver has just set a variable."""
+    monkeypatch.setenv("ADVBENCH_WORD", word)
+    worker = Worker(context(), folder, folder, "cpu", finding)
+    try:
+        return worker.connection.recv()
+    finally:
+        worker.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker is no fork")
+def test_workers_are_forks_of_one_process_with_the_environment_of_now_and_luck_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = answers(monkeypatch, tmp_path, "one")
+    server = one[0]
+    assert server != os.getpid()
+    os.kill(server, signal.SIGTERM)  # as a scheduler does to all; the workers have checkpoints to write
+    two = answers(monkeypatch, tmp_path, "two")
+
+    assert [found[:2] for found in (one, two)] == [[server, "one"], [server, "two"]]
+    for mine, other in zip(one[2:], two[2:], strict=True):
+        assert mine != other
+
+
+def test_where_a_socket_would_have_too_long_a_name_a_worker_is_a_new_interpreter(monkeypatch: pytest.MonkeyPatch):
+    for length, method in ((70, "forkserver"), (71, "spawn")):
+        monkeypatch.setattr(tempfile, "tempdir", "x" * length)
+        assert context().get_start_method() == (method if sys.platform == "linux" else "spawn")
 
 
 ATTACK = """\

@@ -100,8 +100,9 @@ def job(label: str = "d", seconds: float = 7) -> Item:
 def test_a_new_worker_has_begun_to_run_and_nothing_to_do():
     context: Any = Context()
     one = Worker(context, RESULTS, ROOT, "cuda:1")
-    assert (context.process.target, context.process.args) == (worker._serve, (context.there, RESULTS, ROOT, "cuda:1"))
-    assert made(serve=print)[1].target is print
+    assert context.process.target is worker._begin
+    assert context.process.args == (dict(os.environ), worker._serve, context.there, RESULTS, ROOT, "cuda:1")
+    assert made(serve=print)[1].args[1] is print
     assert [what for what, _ in context.process.heard] == ["start"]
     assert (context.there.closed, context.here.closed) == (True, False)  # else nobody would hear of its death
     told = {name: value for name, value in vars(one).items() if name not in ("connection", "process")}

@@ -6,7 +6,6 @@ dies takes its workers along, and the next run goes on from what they wrote.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import time
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from advbench.execute import limits
 from advbench.execute.packing import Packing
 from advbench.execute.spread import Spread
-from advbench.execute.worker import BEGUN, HELPED, READY, UNWRITABLE, Worker
+from advbench.execute.worker import BEGUN, HELPED, READY, UNWRITABLE, Worker, context
 from advbench.plan import CUBLAS, Item, finished, order
 from advbench.spec import BadInput
 
@@ -81,7 +80,7 @@ class _Driver:
         on_event: Callable[[Event], None],
     ) -> None:
         self.queue, self.results, self.root, self.on_event = queue, results, root, on_event
-        self.context = multiprocessing.get_context("spawn")
+        self.context = context()
         self.ended: list[Ended] = []
         self.workers: list[Worker] = []
         first = sum(item.processes for item in queue)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from advbench import machine, notice
 from advbench.execute import limits
@@ -35,7 +40,7 @@ class Worker:
 
     def __init__(
         self,
-        context: SpawnContext,
+        context: SpawnContext | ForkServerContext,
         results: Path,
         root: Path,
         device: str,
@@ -43,7 +48,8 @@ class Worker:
     ) -> None:
         """`serve`: its life, where that is another one than to run jobs by itself."""
         self.connection, child = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=serve or _serve, args=(child, results, root, device))
+        told = (dict(os.environ), serve or _serve, child, results, root, device)
+        self.process: BaseProcess = context.Process(target=_begin, args=told)
         start(self.process)
         child.close()
         self.ready = not device.startswith("cuda")
@@ -129,7 +135,20 @@ class Worker:
         self.connection.close()
 
 
-def start(process: SpawnProcess) -> None:
+def context() -> SpawnContext | ForkServerContext:
+    """How workers are made: on Linux as forks of one process that has loaded torch, elsewhere from nothing.
+
+    A fork takes milliseconds where an interpreter that loads torch takes seconds, and is as free of what a stranger's
+    file has left behind. The server's socket needs a name of at most 107 bytes in the folder for temporary files.
+    """
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > 70:
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["advbench.execute.preloaded"])
+    return found
+
+
+def start(process: BaseProcess) -> None:
     """Start a process that will `attend`."""
     # A child reads this before it loads torch, whose thread pool has one size for life.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -144,7 +163,7 @@ def start(process: SpawnProcess) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def family(process: SpawnProcess) -> limits.Family:
+def family(process: BaseProcess) -> limits.Family:
     """It and all that it started; nobody once it has ended, for its number may be a stranger's by then."""
     return limits.family(process.pid) if process.is_alive() else {}
 
@@ -165,6 +184,15 @@ def _places(places: Sequence[str], count: int) -> list[str]:
     if places[0] == "cpu":
         return ["cpu"] * count
     return list(dict.fromkeys([*places, *machine.accelerators()]))[:count]
+
+
+def _begin(environment: dict[str, str], serve: Callable[..., None], *told: Any) -> None:
+    """In a new process, which may be the fork of an older one: its driver's environment, and luck of its own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # Python's own generator does so at a fork
+    serve(*told)
 
 
 def _serve(connection: Connection, results: Path, root: Path, device: str) -> None:
