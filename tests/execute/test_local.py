@@ -156,6 +156,26 @@ def test_a_worker_that_dies_between_two_jobs_is_replaced(bench, tmp_path: Path):
     assert first != other
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker is no fork")
+def test_where_the_process_that_workers_are_forked_from_dies_only_the_job_of_that_moment_fails(bench, tmp_path: Path):
+    killed: list[str] = []
+
+    def kill_the_server(event: local.Event) -> None:
+        if event.stage == "train" and not killed:
+            [worker] = multiprocessing.active_children()
+            stat = Path(f"/proc/{worker.pid}/stat").read_text(encoding="utf-8")
+            os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+            killed.append(event.item.label)
+
+    records, _ = work(bench, tmp_path, 1, kill_the_server)
+
+    # Those who are forked from it end with it; the next worker comes from a new one.
+    assert [(record.label, record.status) for record in records] == [
+        *((killed[0], "failed"), ("plain", "ok"), ("talks", "ok"), ("plain", "ok")),
+    ]
+    assert records[0].reason.startswith("the worker process ended: ")
+
+
 def test_an_interrupt_ends_the_workers_and_is_raised_again(bench, tmp_path: Path):
     def interrupt(event: local.Event) -> None:
         if event.stage == "train":
