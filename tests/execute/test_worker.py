@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from found import finding
 
 from advbench.execute import limits
 from advbench.execute.worker import Worker, context
@@ -32,27 +29,16 @@ def gone(tmp_path: Path) -> Iterator[Worker]:
     worker.stop()
 
 
-def answers(monkeypatch: pytest.MonkeyPatch, folder: Path, word: str) -> list[Any]:
-    """What a new worker finds (`finding`), whose driver has just set a variable."""
-    monkeypatch.setenv("ADVBENCH_WORD", word)
-    worker = Worker(context(), folder, folder, "cpu", finding)
-    try:
-        return worker.connection.recv()
-    finally:
-        worker.stop()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker is no fork")
 def test_workers_are_forks_of_one_process_with_the_environment_of_now_and_luck_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Path, command_env: dict[str, str]
 ):
-    one = answers(monkeypatch, tmp_path, "one")
-    server = one[0]
-    assert server != os.getpid()
-    os.kill(server, signal.SIGTERM)  # as a scheduler does to all; the workers have checkpoints to write
-    two = answers(monkeypatch, tmp_path, "two")
+    words = [sys.executable, str(repo / "tests" / "found.py")]
+    told = subprocess.run(words, env=command_env, capture_output=True, text=True, check=True).stdout
+    driver, one, two = json.loads(told)
 
-    assert [found[:2] for found in (one, two)] == [[server, "one"], [server, "two"]]
+    assert (one[0], one[1], two[1]) == (two[0], "one", "two"), "a server that ends at SIGTERM takes its workers along"
+    assert driver != one[0]
     for mine, other in zip(one[2:], two[2:], strict=True):
         assert mine != other
 

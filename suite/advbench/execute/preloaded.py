@@ -4,6 +4,7 @@ Nothing here may start a thread or touch an accelerator: a fork would have lost 
 """
 
 import importlib
+import os
 import signal
 
 from advbench import notice
@@ -15,3 +16,4 @@ for name in ("launch", "run", "verdicts"):
 # hangs. When a scheduler asks all processes of a group to end, the workers have checkpoints to write first.
 notice.tie()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
