@@ -258,11 +258,11 @@ def test_a_run_killed_before_and_after_each_kind_of_write_ends_the_same(bench: B
 
 
 @pytest.mark.timeout(600)
-def test_a_run_killed_at_ten_random_moments_ends_the_same(bench: Bench, reference):
+def test_a_run_killed_at_six_random_moments_ends_the_same(bench: Bench, reference):
     outcome, seconds, plan = reference
     moments = random.Random(0)
     kills, attempt = 0, 0
-    while kills < 10:
+    while kills < 6:
         attempt += 1
         assert attempt < 30, "runs end before they can be killed"
         results = bench.folder / f"random{attempt}"
@@ -271,7 +271,7 @@ def test_a_run_killed_at_ten_random_moments_ends_the_same(bench: Bench, referenc
         while True:
             run = bench.start(results.name)
             try:
-                assert run.wait(moments.uniform(0, seconds) if kills < 10 else 120) == 0
+                assert run.wait(moments.uniform(0, seconds) if kills < 6 else 120) == 0
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(run.pid, signal.SIGKILL)

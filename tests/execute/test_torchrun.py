@@ -57,10 +57,9 @@ def test_a_dead_rank_ends_the_run_and_the_next_one_goes_on(tmp_path: Path, tiny,
     else:  # it could say nothing; its launcher and its neighbour do
         assert "Signal 9 (SIGKILL)" in answer.stderr
         assert record.reason == "RankError: another process ended without a word; see the launcher's output"
-
-    again = launched(tmp_path, suite(tmp_path, tiny))
-    assert again.returncode == 0, again.stderr
-    assert load(tmp_path / "launched" / "records" / "t" / "pair-s0" / "record.json").status == "ok"
+        again = launched(tmp_path, suite(tmp_path, tiny))
+        assert again.returncode == 0, again.stderr
+        assert load(tmp_path / "launched" / "records" / "t" / "pair-s0" / "record.json").status == "ok"
 
 
 class Gone:
