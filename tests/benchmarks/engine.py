@@ -10,6 +10,7 @@ engine at the same batch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import statistics
 import sys
 import time
@@ -88,6 +89,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=[*KINDS, "torchattacks"])
     asked = parser.parse_args()
+    if "torchattacks" in asked.only and importlib.util.find_spec("torchattacks") is None:
+        parser.error(f"torchattacks is not installed; install it, or say --only {' '.join(KINDS)}")
     loaded = load(asked)
     for parameter in loaded.model.eval().parameters():
         parameter.requires_grad_(False)
