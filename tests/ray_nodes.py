@@ -43,11 +43,11 @@ class Cluster:
     def __init__(self, environment: Mapping[str, str], cpus: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="abr-"))  # short: a socket's path has 107 characters
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # A node that is killed is missed after a second and not after half a minute. Ray's workers give way to whatever
-        # else a machine does, which here are other tests.
+        # A node that is killed is missed after a second and not after half a minute.
         lost = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
-        quiet["RAY_worker_niceness"] = "0"
-        self.environment = {**environment, **quiet, **lost}
+        # By itself Ray has its workers give way to whatever else the machine does, which here are other tests.
+        alike = {"RAY_worker_niceness": "0"}
+        self.environment = {**environment, **quiet, **lost, **alike}
         self.address = f"127.0.0.1:{free()}"
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         port = self.address.rpartition(":")[2]

@@ -99,6 +99,12 @@ class _Try:
     def over(self) -> bool:
         return not self.streams or time.monotonic() > self.until
 
+    def blame(self, why: str, *, limit: bool = False) -> None:
+        """One of its processes has ended, for which the others soon will; the first such end is the cause."""
+        if not self.lost and not self.limit:
+            self.lost, self.limit = ("", why) if limit else (why, "")
+        self.until = min(self.until, time.monotonic() + WRECK)
+
 
 class _Driver:
     def __init__(
@@ -218,9 +224,7 @@ class _Driver:
             del one.streams[rank]
         except self.ray.exceptions.RayError as error:
             del one.streams[rank]
-            if not one.lost and not one.limit:
-                one.lost = f"its node was lost: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"
-            one.until = min(one.until, time.monotonic() + WRECK)
+            one.blame(f"its node was lost: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")
 
     def _take(self, one: _Try, rank: int, news: News) -> None:
         match news:
@@ -238,9 +242,7 @@ class _Driver:
             case Refused():
                 raise BadInput(news.line)
             case Over(again=True) | Over(limit=True):
-                if not one.lost and not one.limit:  # the first is the cause
-                    one.lost, one.limit = ("", news.why) if news.limit else (news.why, "")
-                one.until = min(one.until, time.monotonic() + WRECK)
+                one.blame(news.why, limit=news.limit)
             case Done() | Over() if rank == 0:
                 one.end = news
                 one.until = min(one.until, time.monotonic() + WRECK)
